@@ -1,0 +1,1 @@
+"""Feature views: one pure function each, the same for training and serving."""

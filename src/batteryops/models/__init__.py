@@ -1,0 +1,1 @@
+"""The model: fit, predict, and the package on disk."""

@@ -1,0 +1,1 @@
+"""Versions of the model, their aliases and their runs, on MLflow."""

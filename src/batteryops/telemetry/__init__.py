@@ -1,0 +1,1 @@
+"""Readers, the simulator, and the Parquet lake."""
