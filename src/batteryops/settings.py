@@ -261,15 +261,13 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:  # noqa
     path = config or find_config()
     if not path.is_file():
         raise SettingsError(f"configuration file {path} does not exist")
-    source = type(
-        "Settings",
-        (Settings,),
-        {"__module__": __name__},
-    )
-    source.model_config = {**Settings.model_config, "yaml_file": path}
+
+    class FromFile(Settings):
+        model_config = SettingsConfigDict(yaml_file=path)
+
     given = {name: value for name, value in flags.items() if value is not None}
     try:
-        return source(**given)
+        return FromFile(**given)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc'])) or 'configuration'}: {problem['msg']}"
