@@ -1,0 +1,268 @@
+"""Run one protocol: fit on each split, predict what was held out, set baselines beside it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+
+from batteryops.errors import DataError
+from batteryops.evaluation.baselines import (
+    LAST_MEASURED,
+    MEAN,
+    RIDGE,
+    last_measured_baseline,
+    mean_baseline,
+    ridge_baseline,
+)
+from batteryops.evaluation.metrics import (
+    Floats,
+    Interval,
+    Metrics,
+    Predictions,
+    intervals,
+    nominal_per_row,
+    per_asset,
+    score,
+)
+from batteryops.evaluation.protocols import CLOCK, SplitPlan, check_key, make_splits
+from batteryops.schema import LABEL
+
+if TYPE_CHECKING:
+    from batteryops.settings import EvaluationSettings
+
+Matrix = NDArray[np.float32]
+Predict = Callable[[Matrix], Floats]
+Fit = Callable[[Matrix, Floats], Predict]
+"""Fits features (n, k), NaN where missing, to capacities (n,) in Ah, and gives what predicts."""
+
+Progress = Callable[[int, int], None]
+
+_LARGEST: Final = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """One split of a protocol, by its name and its sizes in rows."""
+
+    name: str
+    n_train: int
+    n_test: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProtocolResult:
+    """What a model achieved under one protocol.
+
+    Args:
+        protocol: which one.
+        n_train: rows that trained; over several folds their mean, rounded.
+        n_test: rows tested, over all folds; each row at most once.
+        n_unlabelled: rows of the table left out for want of a label.
+        folds: the splits.
+        metrics: over all tested rows together, each predicted by the model that had not seen it.
+        intervals: bootstrap over assets, by metric.
+        baselines: the same metrics, on the same rows, of what needs no model.
+        baseline_coverage: share of tested rows that a baseline could answer by itself; the
+            others it answers by the mean of the training labels.
+        per_asset: one row per asset, see `batteryops.evaluation.metrics.per_asset`.
+        predictions: columns `asset_id`, `op_index`, `capacity_ah`, `predicted_ah`, `nominal_ah`,
+            `fold`; one row per tested row.
+    """
+
+    protocol: str
+    n_train: int
+    n_test: int
+    n_unlabelled: int
+    folds: tuple[Fold, ...]
+    metrics: Metrics
+    intervals: Mapping[str, Interval]
+    baselines: Mapping[str, Metrics]
+    baseline_coverage: Mapping[str, float]
+    per_asset: pl.DataFrame
+    predictions: pl.DataFrame
+
+    def facts(self) -> dict[str, float]:
+        """The metrics by name, as gates look them up."""
+        return self.metrics.facts()
+
+    def baseline_facts(self) -> dict[str, dict[str, float]]:
+        """The metrics of each baseline by name, as gates look them up."""
+        return {name: found.facts() for name, found in self.baselines.items()}
+
+    def to_json(self) -> dict[str, object]:
+        """Everything but the predictions, ready for `json.dumps`; metrics on the first level."""
+        return {
+            "protocol": self.protocol,
+            **self.metrics.to_json(),
+            "n_train": self.n_train,
+            "n_test": self.n_test,
+            "n_unlabelled": self.n_unlabelled,
+            "intervals": {name: found.to_json() for name, found in self.intervals.items()},
+            "baselines": {name: found.to_json() for name, found in self.baselines.items()},
+            "baseline_coverage": dict(self.baseline_coverage),
+            "folds": [
+                {"name": fold.name, "n_train": fold.n_train, "n_test": fold.n_test}
+                for fold in self.folds
+            ],
+            "per_asset": self.per_asset.to_dicts(),
+        }
+
+
+def evaluate_protocol(  # noqa: PLR0913  # what is evaluated, how, and on what: all by name
+    table: pl.DataFrame,
+    feature_names: Sequence[str],
+    protocol: str,
+    fit: Fit,
+    *,
+    settings: "EvaluationSettings",
+    nominal_ah: float | Mapping[str, float] | ArrayLike,
+    seed: int,
+    progress: Progress | None = None,
+    clock: str = CLOCK,
+) -> ProtocolResult:
+    """Evaluate whatever `fit` gives, and the baselines, under one protocol.
+
+    Args:
+        table: `asset_id`, `op_index`, the features (null or NaN where not computable) and
+            `capacity_ah` (null where unlabelled; such rows are left out and counted).
+        feature_names: columns handed to `fit`, in this order.
+        protocol: one of `batteryops.evaluation.protocols.PROTOCOLS`.
+        fit: called once per fold with (features f32, capacity f64); what it returns is called
+            once with the features of the fold's test rows.
+        settings: shares, groups, bootstrap.
+        nominal_ah: nominal capacity in Ah: one, one per asset, or one per row of `table`.
+        seed: of the `random` split and of the bootstrap.
+        progress: called with (folds done, folds in all), at the start and after each.
+        clock: column in which `unseen_schedules` looks for shared schedules.
+
+    Raises:
+        SettingsError: when there is no such protocol.
+        DataError: when the table breaks its contract, is too small for the protocol, or the model
+            answers with another number of values than rows, or with NaN.
+    """
+    labelled, nominal = _labelled(table, nominal_ah)
+    features = _features(labelled, feature_names)
+    labels = labelled[LABEL].to_numpy()
+    assets = labelled["asset_id"].to_numpy().astype(object)
+    cycles = labelled["op_index"].cast(pl.Int64).to_numpy()
+    splits = make_splits(labelled, protocol, SplitPlan.from_settings(settings, seed, clock))
+
+    matrix = features.astype(np.float32)
+    answers: dict[str, list[Floats]] = {"model": [], MEAN: [], RIDGE: [], LAST_MEASURED: []}
+    for done, split in enumerate(splits):
+        if progress is not None:
+            progress(done, len(splits))
+        predict = fit(np.ascontiguousarray(matrix[split.train]), labels[split.train])
+        given = predict(np.ascontiguousarray(matrix[split.test]))
+        answers["model"].append(_checked(given, split.test.size, split.name))
+        answers[MEAN].append(mean_baseline(labels, split))
+        answers[RIDGE].append(ridge_baseline(features, labels, split))
+        answers[LAST_MEASURED].append(last_measured_baseline(assets, cycles, labels, split))
+    if progress is not None:
+        progress(len(splits), len(splits))
+
+    tested = np.concatenate([split.test for split in splits])
+    pooled = {name: np.concatenate(parts) for name, parts in answers.items()}
+    known = np.isfinite(pooled[LAST_MEASURED])
+    coverage = {MEAN: 1.0, RIDGE: 1.0, LAST_MEASURED: float(known.mean())}
+    if known.any():
+        pooled[LAST_MEASURED] = np.where(known, pooled[LAST_MEASURED], pooled[MEAN])
+    else:  # the protocol provides no earlier measurement
+        del pooled[LAST_MEASURED], coverage[LAST_MEASURED]
+
+    judged = {
+        name: Predictions(assets[tested], labels[tested], values, nominal[tested])
+        for name, values in pooled.items()
+    }
+    model = judged.pop("model")
+    folds = tuple(Fold(split.name, split.train.size, split.test.size) for split in splits)
+    return ProtocolResult(
+        protocol=protocol,
+        n_train=round(float(np.mean([fold.n_train for fold in folds]))),
+        n_test=tested.size,
+        n_unlabelled=table.height - labelled.height,
+        folds=folds,
+        metrics=score(model),
+        intervals=intervals(
+            model,
+            resamples=settings.bootstrap_resamples,
+            confidence=settings.confidence,
+            rng=np.random.default_rng(seed),
+        ),
+        baselines={name: score(found) for name, found in judged.items()},
+        baseline_coverage=coverage,
+        per_asset=per_asset(model),
+        predictions=labelled[tested].select(
+            "asset_id",
+            "op_index",
+            LABEL,
+            predicted_ah=pl.Series(model.predicted_ah),
+            nominal_ah=pl.Series(model.nominal_ah),
+            fold=pl.Series([fold.name for fold in folds for _ in range(fold.n_test)]),
+        ),
+    )
+
+
+def _labelled(
+    table: pl.DataFrame, nominal_ah: float | Mapping[str, float] | ArrayLike
+) -> tuple[pl.DataFrame, Floats]:
+    """Rows that have a label, and their nominal capacities."""
+    if LABEL not in table.columns or not table.schema[LABEL].is_numeric():
+        raise DataError(
+            f"the feature table needs a numeric column {LABEL}, the label; "
+            f"given {', '.join(f'{name} {dtype}' for name, dtype in table.schema.items())}"
+        )
+    rows = table.with_row_index("__row").filter(pl.col(LABEL).is_not_null())
+    labelled = rows.drop("__row").with_columns(pl.col(LABEL).cast(pl.Float64))
+    if bad := labelled.filter(~pl.col(LABEL).is_finite()).height:
+        raise DataError(
+            f"column {LABEL}: {bad} of {labelled.height} labels are NaN or infinite; expected "
+            "Ah, and null where no capacity was measured"
+        )
+    check_key(labelled)
+    if isinstance(nominal_ah, Mapping) or np.ndim(nominal_ah) == 0:
+        return labelled, nominal_per_row(labelled["asset_id"], nominal_ah)
+    every = nominal_per_row(table["asset_id"], nominal_ah)
+    return labelled, every[rows["__row"].to_numpy()]
+
+
+def _features(table: pl.DataFrame, names: Sequence[str]) -> Floats:
+    """Matrix (n, k) of float64, NaN where missing."""
+    if not names:
+        raise DataError("no feature is named; expected at least one column to learn from")
+    missing = [name for name in names if name not in table.columns]
+    if missing:
+        raise DataError(
+            f"the feature table lacks {', '.join(missing)}; given {', '.join(table.columns)}"
+        )
+    wrong = [f"{name} {table.schema[name]}" for name in names if not _is_number(table, name)]
+    if wrong:
+        raise DataError(f"features must be numbers; given {', '.join(wrong)}")
+    columns = [table[name].cast(pl.Float64).to_numpy() for name in names]
+    for name, values in zip(names, columns, strict=True):
+        if bad := int(np.count_nonzero(np.abs(values) > _LARGEST)):
+            raise DataError(
+                f"column {name}: {bad} of {values.size} values are infinite or beyond "
+                "single precision; expected numbers, and null where not computable"
+            )
+    return np.column_stack(columns)
+
+
+def _is_number(table: pl.DataFrame, name: str) -> bool:
+    dtype = table.schema[name]
+    return dtype.is_numeric() or dtype == pl.Null  # Null: nowhere computable
+
+
+def _checked(given: object, expected: int, fold: str) -> Floats:
+    values = np.asarray(given, dtype=np.float64)
+    if values.shape != (expected,):
+        raise DataError(
+            f"fold {fold}: the model answered with shape {values.shape}; "
+            f"expected one capacity for each of {expected} rows"
+        )
+    if bad := int(np.count_nonzero(~np.isfinite(values))):
+        raise DataError(f"fold {fold}: {bad} of {expected} predictions are NaN or infinite")
+    return values
