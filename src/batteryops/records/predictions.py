@@ -1,0 +1,183 @@
+"""The prediction log: every answer that was given, written before it was acknowledged."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Final, Self
+
+import sqlalchemy as sa
+
+from batteryops.errors import RecordsError
+from batteryops.records.database import open_database
+
+
+class _Utc(sa.types.TypeDecorator[datetime]):
+    """Aware UTC times on both databases; SQLite has no type for them and stores text."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        if value is None or dialect.name != "sqlite":
+            return value
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
+
+
+METADATA: Final = sa.MetaData()
+PREDICTIONS: Final = sa.Table(
+    "predictions",
+    METADATA,
+    sa.Column("prediction_id", sa.String(36), primary_key=True),
+    sa.Column("request_id", sa.String(128), nullable=False),
+    sa.Column("answered_at", _Utc(), nullable=False),
+    sa.Column("vehicle_id", sa.String(128), nullable=False),
+    sa.Column("model_name", sa.String(128), nullable=False),
+    sa.Column("model_version", sa.String(64), nullable=False),
+    sa.Column("package_fingerprint", sa.String(64), nullable=False),
+    sa.Column("role", sa.String(32), nullable=False),
+    sa.Column("features", sa.JSON(), nullable=False),
+    sa.Column("capacity_ah", sa.Double(), nullable=False),
+    sa.Column("soh", sa.Double(), nullable=False),
+    sa.Column("latency_ms", sa.Double(), nullable=False),
+    sa.Index("predictions_by_vehicle", "vehicle_id", "prediction_id"),
+    sqlite_with_rowid=False,
+)
+"""One row per answer, as the newest migration leaves it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionRecord:
+    """One answer.
+
+    Args:
+        prediction_id: from `batteryops.records.identifiers.new_id`: in order of time.
+        request_id: what the caller, or the server for it, named the request.
+        answered_at: when, with a time zone.
+        vehicle_id: the asset that was asked about.
+        model_name: the registered model.
+        model_version: its version in the registry.
+        package_fingerprint: SHA-256 of the model package that answered.
+        role: what the version stood for: champion, challenger.
+        features: what was sent, by feature name; None where a value was missing.
+        capacity_ah: the predicted capacity in Ah.
+        soh: that capacity as a share of the nominal one.
+        latency_ms: from the request's arrival to the prediction, the commit not included.
+
+    Raises:
+        RecordsError: for a time without a zone, or a number that is not finite.
+    """
+
+    prediction_id: str
+    request_id: str
+    answered_at: datetime
+    vehicle_id: str
+    model_name: str
+    model_version: str
+    package_fingerprint: str
+    role: str
+    features: Mapping[str, float | None]
+    capacity_ah: float
+    soh: float
+    latency_ms: float
+
+    def __post_init__(self) -> None:
+        """Refuse here what the database would store as something else."""
+        if self.answered_at.utcoffset() is None:
+            raise RecordsError(
+                f"prediction {self.prediction_id}: answered_at {self.answered_at} has no time "
+                "zone; give an aware time, such as datetime.now(UTC)"
+            )
+        numbers = {
+            **self.features,
+            "capacity_ah": self.capacity_ah,
+            "soh": self.soh,
+            "latency_ms": self.latency_ms,
+        }
+        for name, value in numbers.items():
+            if value is not None and not math.isfinite(value):
+                raise RecordsError(
+                    f"prediction {self.prediction_id}: {name} is {value}, expected a finite number"
+                )
+
+
+_NAMES: Final = tuple(field.name for field in fields(PredictionRecord))
+
+
+class PredictionLog:
+    """The prediction log at a URL; safe between threads.
+
+    Args:
+        url: as `batteryops.records.database.open_database` takes it.
+
+    Raises:
+        RecordsError: from here and every method, when the database is out of reach or refuses.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._database = open_database(url, "predictions")
+
+    def append(self, records: Sequence[PredictionRecord]) -> None:
+        """Write records, all or none; they are on disk when this returns.
+
+        Raises:
+            RecordsError: also when a prediction_id is already there.
+        """
+        if not records:
+            return
+        rows = [{name: getattr(record, name) for name in _NAMES} for record in records]
+        with self._database.write() as connection:
+            connection.execute(sa.insert(PREDICTIONS), rows)
+
+    def get(self, prediction_id: str) -> PredictionRecord | None:
+        """The record of that identifier, or None."""
+        query = sa.select(PREDICTIONS).where(PREDICTIONS.c.prediction_id == prediction_id)
+        with self._database.read() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else _record(row)
+
+    def count(self) -> int:
+        """How many predictions are in the log."""
+        with self._database.read() as connection:
+            return connection.execute(
+                sa.select(sa.func.count()).select_from(PREDICTIONS)
+            ).scalar_one()
+
+    def recent(self, limit: int, vehicle_id: str | None = None) -> list[PredictionRecord]:
+        """The last `limit` records, newest first; of one vehicle when it is named."""
+        if limit < 1:
+            raise RecordsError(f"limit is {limit}, expected at least 1")
+        query = sa.select(PREDICTIONS).order_by(PREDICTIONS.c.prediction_id.desc()).limit(limit)
+        if vehicle_id is not None:
+            query = query.where(PREDICTIONS.c.vehicle_id == vehicle_id)
+        with self._database.read() as connection:
+            return [_record(row) for row in connection.execute(query)]
+
+    def ping(self) -> None:
+        """Return when the log answers."""
+        self._database.ping()
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _record(row: sa.Row[Any]) -> PredictionRecord:
+    return PredictionRecord(**row._mapping)  # noqa: SLF001  # SQLAlchemy's public accessor

@@ -1,0 +1,154 @@
+"""The prediction log keeps what it was given, durably, all or nothing."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from batteryops.errors import RecordsError
+from batteryops.records.identifiers import new_id
+from batteryops.records.predictions import PredictionLog, PredictionRecord
+
+WRITE_AND_DIE = """
+import os, sys
+from datetime import UTC, datetime
+from batteryops.records.predictions import PredictionLog, PredictionRecord
+log = PredictionLog(sys.argv[1])
+log.append([PredictionRecord("the-id", "r", datetime.now(UTC), "B0005", "m", "1", "f", "champion",
+                             {"a": 1.0}, 1.5, 0.75, 0.1)])
+os.kill(os.getpid(), 9)
+"""
+
+
+def record(**changes: object) -> PredictionRecord:
+    """An answer like the server's."""
+    base = PredictionRecord(
+        prediction_id=new_id(),
+        request_id="request-1",
+        answered_at=datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC),
+        vehicle_id="B0005",
+        model_name="ev-soh-predictor",
+        model_version="3",
+        package_fingerprint="ab" * 32,
+        role="champion",
+        features={"voltage_V_mean": 3.53, "discharge_time_s": 3366.781, "missing": None},
+        capacity_ah=1.8564874208181574,
+        soh=0.9282437104090787,
+        latency_ms=0.21,
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]  # names and types as above
+
+
+@pytest.fixture
+def log(url: str) -> Iterator[PredictionLog]:
+    with PredictionLog(url) as opened:
+        yield opened
+
+
+def test_a_record_comes_back_as_it_was_written(log: PredictionLog) -> None:
+    written = record()
+    log.append([written])
+    assert log.get(written.prediction_id) == written
+    assert log.get("another") is None
+
+
+def test_a_time_in_another_zone_comes_back_as_the_same_instant_in_utc(log: PredictionLog) -> None:
+    local = datetime(2026, 3, 1, 20, 30, tzinfo=timezone(timedelta(hours=8)))
+    written = record(answered_at=local)
+    log.append([written])
+    read = log.get(written.prediction_id)
+    assert read is not None
+    assert read.answered_at == datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
+    assert read.answered_at.utcoffset() == timedelta(0)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    features=st.dictionaries(
+        st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1),
+        st.floats(allow_nan=False, allow_infinity=False) | st.none(),
+    ),
+    capacity=st.floats(0, 10),
+)
+def test_every_finite_number_comes_back_to_the_last_bit(
+    log: PredictionLog, features: dict[str, float | None], capacity: float
+) -> None:
+    written = record(features=features, capacity_ah=capacity)
+    log.append([written])
+    assert log.get(written.prediction_id) == written
+
+
+def test_an_append_with_one_bad_record_writes_none(log: PredictionLog) -> None:
+    first = record()
+    log.append([first])
+    with pytest.raises(RecordsError, match="not usable"):
+        log.append([record(), record(), replace(first)])
+    assert log.count() == 1
+
+
+def test_appending_nothing_is_no_transaction(log: PredictionLog) -> None:
+    log.append([])
+    assert log.count() == 0
+
+
+def test_recent_gives_the_newest_first_and_of_one_vehicle_when_asked(log: PredictionLog) -> None:
+    written = [record(vehicle_id=f"B000{5 + n % 2}") for n in range(6)]
+    log.append(written)
+    assert log.recent(4) == written[:1:-1]
+    assert log.recent(10, "B0006") == written[5::-2]
+    assert log.recent(10, "B0018") == []
+    with pytest.raises(RecordsError, match="limit is 0, expected at least 1"):
+        log.recent(0)
+
+
+def test_threads_append_at_once_and_none_is_lost(log: PredictionLog) -> None:
+    def work() -> None:
+        for _ in range(10):
+            log.append([record()])
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert log.count() == 80
+
+
+def test_a_record_outlives_a_process_that_is_killed_right_after_writing(url: str) -> None:
+    done = subprocess.run([sys.executable, "-c", WRITE_AND_DIE, url], check=False)  # noqa: S603  # own code
+    assert done.returncode == -9
+    with PredictionLog(url) as log:
+        assert log.get("the-id") is not None
+
+
+def test_logs_at_two_urls_are_two_logs(new_url: Callable[[], str]) -> None:
+    with PredictionLog(new_url()) as one, PredictionLog(new_url()) as other:
+        one.append([record()])
+        assert (one.count(), other.count()) == (1, 0)
+        one.ping()
+
+
+def test_a_closed_log_opens_again_by_itself(log: PredictionLog) -> None:
+    log.close()
+    log.close()
+    assert log.count() == 0
+
+
+def test_a_time_without_zone_is_refused() -> None:
+    with pytest.raises(RecordsError, match=r"no time zone; give an aware time"):
+        record(answered_at=datetime(2026, 3, 1, 12, 0))  # noqa: DTZ001  # that is the point
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_a_number_that_is_not_finite_is_refused(bad: float) -> None:
+    for changes in ({"capacity_ah": bad}, {"soh": bad}, {"features": {"a": bad}}):
+        with pytest.raises(RecordsError, match="expected a finite number"):
+            record(**changes)
