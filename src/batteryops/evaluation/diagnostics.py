@@ -303,7 +303,7 @@ def _histogram_panel(panel: Axes, points: _Points) -> None:
     panel.axvline(0.0, color=INK, linewidth=1.2, zorder=4)
     panel.axvline(bias, color=COLOURS[1], linewidth=1.8, linestyle="--", zorder=5)
     panel.set_xlim(-1.05 * limit, 1.05 * limit)
-    panel.set_ylim(0.0, 1.3 * float(counts.max()))  # room for the note
+    panel.set_ylim(0.0, 1.4 * float(counts.max()))  # room for the note
     points_of_soh = mae / points.per_soh_point
     far = f"\n{beyond} of {residual.size} beyond, in the end bins" if beyond else ""
     _note(
