@@ -1,0 +1,46 @@
+"""docs/FEATURES.md is what the declarations say."""
+
+from pathlib import Path
+
+import pytest
+
+from batteryops.features.reference import main, page
+from batteryops.features.views import VIEWS
+
+PAGE = Path(__file__).parents[2] / "docs" / "FEATURES.md"
+
+
+def test_the_page_in_the_repository_is_current() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), (
+        "run `python -m batteryops.features.reference docs/FEATURES.md`"
+    )
+
+
+def test_the_page_names_every_feature_and_hash() -> None:
+    text = page()
+
+    for view in VIEWS.values():
+        assert view.schema_hash in text
+        for feature in view.features:
+            assert f"| `{feature.name}` | {feature.unit} |" in text
+            assert (f"* `{feature.name}`: " in text) == (feature.leaks_label is not None)
+
+
+def test_the_command_writes_the_page_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "FEATURES.md"
+    target.write_text("an older page")
+
+    main([str(target)])
+
+    assert target.read_text(encoding="utf-8") == page()
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_page_that_cannot_be_written_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refusal:
+        main([str(tmp_path / "missing" / "FEATURES.md")])
+
+    assert refusal.value.code == 2
+    assert "cannot write" in capsys.readouterr().err
