@@ -190,9 +190,7 @@ def _problem(feature: Feature, value: object) -> str | None:
     if type(value) is float and feature.low <= value <= feature.high:  # nearly always
         return None
     if value is None:
-        if feature.optional:
-            return None
-        return f"{feature.name} is null, expected {feature.expected}"
+        return None if feature.optional else f"{feature.name} is null, expected {feature.expected}"
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
         return (
             f"{feature.name} is {_shortened(repr(value))} ({type(value).__name__}), "
