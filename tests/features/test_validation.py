@@ -113,6 +113,7 @@ def good_table(rows: int = 3) -> pl.DataFrame:
         ("voltage_V_mean", float("inf"), "voltage_V_mean is infinity, expected 0 to 5 V"),
         ("voltage_V_mean", float("-inf"), "voltage_V_mean is -infinity, expected 0 to 5 V"),
         ("voltage_V_mean", 10**400, "voltage_V_mean is infinity, expected 0 to 5 V"),
+        ("voltage_V_mean", -(10**400), "voltage_V_mean is -infinity, expected 0 to 5 V"),
         (
             "voltage_V_mean",
             True,
