@@ -9,7 +9,7 @@ import polars as pl
 from batteryops.schema import Profile
 
 THOUSAND: Final = 1000.0
-KELVIN_ABOVE: Final = 200.0  # no battery is that hot in degC, none works that cold in K
+KELVIN: Final = (200.0, 400.0)  # no battery is that hot in degC, or beyond these in K
 CELSIUS_ZERO_K: Final = 273.15
 CURRENT_EXCESS: Final = 10.0  # times the profile's largest mean current
 
@@ -99,7 +99,7 @@ def _temperature(
     asset_id: str, row: Mapping[str, float | None], profile: Profile
 ) -> list[UnitSuspicion]:
     value = row["temperature"]
-    if value is None or value <= KELVIN_ABOVE:
+    if value is None or not KELVIN[0] < value < KELVIN[1]:
         return []
     high = profile.temperature_mean_c[1]
     return [_say(asset_id, "temperature", value, high, f"kelvin; subtract {CELSIUS_ZERO_K}")]
