@@ -199,7 +199,7 @@ def _problem(feature: Feature, value: object) -> str | None:
     try:
         number = float(value)
     except OverflowError:  # an integer of hundreds of digits
-        number = -math.inf if isinstance(value, int) and value < 0 else math.inf
+        number = math.inf if value == abs(value) else -math.inf
     if feature.low <= number <= feature.high:
         return None
     if not math.isfinite(number):
