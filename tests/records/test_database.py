@@ -3,6 +3,7 @@
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -171,7 +172,7 @@ def test_without_the_postgresql_driver_the_message_says_what_to_install(
 
 @pytest.mark.integration
 def test_a_wrong_password_is_refused_and_not_repeated(postgresql: str) -> None:
-    url = postgresql.replace("a%20secret", "wrong%20one") + "/postgres"
+    url = postgresql.replace("a%20secret", "wrong%20one")
     with pytest.raises(RecordsError, match="password authentication failed") as caught:
         open_database(url, "ledger")
     assert "wrong one" not in str(caught.value)
@@ -193,31 +194,35 @@ def test_a_path_under_a_file_or_of_a_folder_is_refused(tmp_path: Path) -> None:
             open_database(f"sqlite:///{path}", "ledger")
 
 
-def test_an_open_store_whose_file_was_removed_does_not_answer(tmp_path: Path) -> None:
+def test_an_open_store_whose_file_was_removed_or_replaced_takes_nothing_more(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "a.db"
     store = open_database(f"sqlite:///{path}", "ledger")
     store.ping()
-    path.unlink()
-    with pytest.raises(RecordsError, match="was removed while it was open"):
-        store.ping()
+    path.rename(tmp_path / "moved.db")
+    for _ in range(2):
+        with pytest.raises(RecordsError, match="was removed or replaced while it was open"):
+            store.ping()
+        with pytest.raises(RecordsError, match="was removed or replaced"), store.write():
+            pass
+        path.touch()
     store.close()
 
 
-def test_a_store_locked_by_another_process_is_waited_for(tmp_path: Path) -> None:
+def test_a_file_that_another_process_writes_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.db"
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+    url = f"sqlite:///{path}"
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
         other.execute("CREATE TABLE x (y)")
-        code = (
-            "import sys; from batteryops.records.database import open_database; "
-            "print(1, flush=True); open_database(sys.argv[1], 'ledger').close()"
-        )
-        other.execute("BEGIN EXCLUSIVE")
-        with subprocess.Popen(  # noqa: S603  # own code
-            [sys.executable, "-c", code, f"sqlite:///{path}"], stdout=subprocess.PIPE
-        ) as opening:
-            assert opening.stdout is not None
-            opening.stdout.readline()
-            with pytest.raises(subprocess.TimeoutExpired):
-                opening.wait(timeout=0.2)
-            other.execute("COMMIT")
-        assert opening.returncode == 0
+        other.execute("BEGIN IMMEDIATE")
+        with monkeypatch.context() as impatient:
+            impatient.setattr(database, "_WAIT_S", 0)
+            with pytest.raises(RecordsError, match="database is locked"):
+                open_database(url, "ledger")
+        soon = threading.Timer(0.1, other.execute, ["COMMIT"])
+        soon.start()
+        open_database(url, "ledger").close()
+        soon.join()

@@ -42,6 +42,8 @@ class Database:
         self.address: Final = address(engine.url)
         self._is_sqlite = engine.dialect.name == "sqlite"
         self._writer = engine.execution_options(sqlite_begin="IMMEDIATE")
+        self._path = Path(str(engine.url.database)) if self._is_sqlite else None
+        self._file = _identity(self._path)
         # Threads that wait for SQLite's own lock poll it; a lock between them is faster and fair.
         self._turn = threading.Lock() if self._is_sqlite else nullcontext()
 
@@ -63,8 +65,9 @@ class Database:
             exclusive: no other process writes this store meanwhile (SQLite: always so).
 
         Raises:
-            RecordsError: when the database cannot be reached or refuses.
+            RecordsError: when the database cannot be reached or refuses, or its file was removed.
         """
+        self._refuse_if_removed()
         with self._reported(), self._turn, self._writer.begin() as connection:
             if exclusive and not self._is_sqlite:
                 connection.execute(
@@ -78,17 +81,21 @@ class Database:
         Raises:
             RecordsError: when it does not, or when its file was removed.
         """
-        if self._is_sqlite and not Path(str(self.engine.url.database)).is_file():
-            raise RecordsError(
-                f"the {TITLES[self.store]} at {self.address} was removed while it was open; "
-                "put the file back and restart"
-            )
+        self._refuse_if_removed()
         with self.read() as connection:
             connection.execute(text(f"SELECT version_num FROM {version_table(self.store)}"))  # noqa: S608  # no input
 
     def close(self) -> None:
         """Give all connections back. Calling it twice does no harm."""
         self.engine.dispose()
+
+    def _refuse_if_removed(self) -> None:
+        """SQLite would go on writing into a file that nobody finds any more."""
+        if self._path is not None and _identity(self._path) != self._file:
+            raise RecordsError(
+                f"the {TITLES[self.store]} at {self.address} was removed or replaced while it was "
+                "open; put the file back and restart"
+            )
 
     @contextmanager
     def _reported(self) -> Iterator[None]:
@@ -221,6 +228,15 @@ def _postgresql_engine(url: URL) -> Engine:
         connection.commit()
 
     return engine
+
+
+def _identity(path: Path | None) -> tuple[int, int] | None:
+    """What tells a file from another of the same name; None where there is none."""
+    try:
+        found = None if path is None else path.stat()
+    except OSError:
+        return None
+    return None if found is None else (found.st_dev, found.st_ino)
 
 
 def _json(value: object) -> str:

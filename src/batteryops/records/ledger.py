@@ -43,6 +43,7 @@ LEDGER: Final = sa.Table(
 """One row per entry; `at` and `details` hold the very text that was hashed."""
 
 _EVENT: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_BATCH: Final = 1000  # entries in memory while verifying
 _AT: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
@@ -205,7 +206,7 @@ class Ledger:
     def verify(self) -> LedgerCheck:
         """Recompute the chain from its first entry to its last."""
         length, head = 0, GENESIS
-        query = sa.select(LEDGER).order_by(LEDGER.c.sequence).execution_options(yield_per=1000)
+        query = sa.select(LEDGER).order_by(LEDGER.c.sequence).execution_options(yield_per=_BATCH)
         with self._database.read() as connection, connection.execute(query) as rows:
             for row in rows:
                 problem = _problem(dict(row._mapping), length + 1, head)  # noqa: SLF001  # public

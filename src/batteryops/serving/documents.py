@@ -1,0 +1,175 @@
+"""What requests and answers look like, with examples: the source of the OpenAPI page."""
+
+from datetime import datetime
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from batteryops.features.view import Feature, FeatureView
+from batteryops.models.manifest import Manifest
+from batteryops.serving.prediction import MAX_VEHICLE_ID, VEHICLE
+from batteryops.serving.problems import MEDIA_TYPE, ProblemType
+
+_PREDICTION: Final = "019ba7c4-0d5e-7c1a-b6f0-5d3a4b7c9e21"
+_REQUEST: Final = "019ba7c4-0d5d-7f2b-8a44-0c1de2f3a4b5"
+
+
+class Prediction(BaseModel):
+    """One answer; it is on record under its identifier before it is given."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "prediction_id": _PREDICTION,
+                "vehicle_id": "B0005",
+                "soh": 0.9177,
+                "capacity_ah": 1.8354,
+                "model_name": "ev-soh-predictor",
+                "model_version": "3",
+                "role": "champion",
+                "request_id": _REQUEST,
+            }
+        },
+    )
+
+    prediction_id: str
+    vehicle_id: str
+    soh: float
+    """Capacity as a share of the nominal one: 1.0 is nominal."""
+    capacity_ah: float
+    model_name: str
+    model_version: str
+    role: str
+    request_id: str
+
+
+class ModelVersion(BaseModel):
+    """Which model answers, and what it takes."""
+
+    model_name: str
+    model_version: str
+    role: str
+    view: str
+    view_version: int
+    feature_names: tuple[str, ...]
+    schema_hash: str
+    level: Literal["cell", "pack"]
+    package_fingerprint: str
+    trained_at: datetime
+
+
+class Health(BaseModel):
+    """The process is alive."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Readiness(BaseModel):
+    """Predictions can be answered: each part has just been tried."""
+
+    status: Literal["ready"] = "ready"
+    checks: dict[str, Literal["ok"]]
+
+
+def model_version(manifest: Manifest, version: str, role: str) -> ModelVersion:
+    """What `/model-version` says."""
+    return ModelVersion(
+        model_name=manifest.model_name,
+        model_version=version,
+        role=role,
+        view=manifest.view,
+        view_version=manifest.view_version,
+        feature_names=manifest.feature_names,
+        schema_hash=manifest.schema_hash,
+        level=manifest.level,
+        package_fingerprint=manifest.fingerprint,
+        trained_at=manifest.created_at,
+    )
+
+
+def request_body(view: FeatureView, manifest: Manifest) -> dict[str, Any]:
+    """OpenAPI's `requestBody` of a prediction: the view's features, and a row to try."""
+    example = {
+        VEHICLE: manifest.training_assets[0],
+        **{
+            name: None if value is None else float(f"{value:.6g}")
+            for name, value in zip(view.names, manifest.recorded.rows[0], strict=True)
+        },
+    }
+    schema = {
+        "type": "object",
+        "title": f"Features of view {view.name} v{view.version}",
+        "additionalProperties": False,
+        "required": [VEHICLE, *view.names],
+        "properties": {
+            VEHICLE: {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": MAX_VEHICLE_ID,
+                "description": "the asset; its name decides its profile",
+            },
+            **{feature.name: _number(feature) for feature in view.features},
+        },
+    }
+    content = {"schema": schema, "examples": {"a recorded discharge": {"value": example}}}
+    return {"required": True, "content": {"application/json": content}}
+
+
+def problem(kind: ProblemType, detail: str, *errors: dict[str, str]) -> dict[str, Any]:
+    """An example of a problem document."""
+    return {
+        "type": kind.uri,
+        "title": kind.title,
+        "status": kind.status,
+        "detail": detail,
+        "instance": f"urn:batteryops:request:{_REQUEST}",
+        **({"errors": list(errors)} if errors else {}),
+    }
+
+
+def problem_responses(*examples: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's `responses` for these examples of problem documents, by their status."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for example in examples:
+        name = example["type"].rpartition(":")[2]
+        response = responses.setdefault(
+            example["status"],
+            {
+                "description": example["title"],
+                "content": {MEDIA_TYPE: {"schema": _PROBLEM, "examples": {}}},
+            },
+        )
+        response["content"][MEDIA_TYPE]["examples"][name] = {"value": example}
+    return responses
+
+
+_PROBLEM: Final[dict[str, Any]] = {
+    "type": "object",
+    "title": "Problem",
+    "description": "RFC 9457",
+    "required": ["type", "title", "status", "detail", "instance"],
+    "properties": {
+        "type": {"type": "string", "format": "uri"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "instance": {"type": "string", "format": "uri"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["detail"],
+                "properties": {"detail": {"type": "string"}, "pointer": {"type": "string"}},
+            },
+        },
+    },
+}
+
+
+def _number(feature: Feature) -> dict[str, Any]:
+    return {
+        "type": ["number", "null"] if feature.optional else "number",
+        "minimum": feature.low,
+        "maximum": feature.high,
+        "description": f"{feature.unit}: {feature.meaning}",
+    }

@@ -1,0 +1,77 @@
+"""What surrounds every request: its identifier, its measurement, and the last resort."""
+
+import logging
+import re
+import time
+from http import HTTPMethod
+from typing import Final
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from batteryops.records.identifiers import new_id
+from batteryops.serving.metrics import Metrics
+from batteryops.serving.problems import plain, problem_response
+
+REQUEST_ID: Final = "X-Request-ID"
+_ACCEPTED_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_METHODS: Final = frozenset(HTTPMethod)
+_CLIENT_LEFT: Final = 499  # as nginx counts it; nobody receives it
+
+logger = logging.getLogger(__name__)
+
+
+class Envelope:
+    """ASGI middleware, outermost of the app's own.
+
+    Sets `request.state.request_id`, the caller's `X-Request-ID` when it is 1 to 128 letters,
+    digits or `._:-` and a fresh one otherwise, and `request.state.arrived` (of
+    `time.perf_counter`). An exception that nobody handled becomes a problem document of status
+    500; its trace goes to the log, not out.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        arrived = time.perf_counter()
+        given = Headers(scope=scope).get(REQUEST_ID, "")
+        request_id = given if _ACCEPTED_ID.fullmatch(given) else new_id()
+        scope.setdefault("state", {}).update(request_id=request_id, arrived=arrived)
+        status = 0
+
+        async def send_named(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+            await send(message)
+
+        self._metrics.in_flight.inc()
+        try:
+            await self._app(scope, receive, send_named)
+        except ClientDisconnect:
+            status = _CLIENT_LEFT
+        except Exception:
+            logger.exception("request %s failed", request_id)
+            if status:  # the answer had begun: it can only be broken off
+                raise
+            failure = problem_response(
+                plain(500),
+                "the server failed; its log says more under this request's identifier",
+                request_id,
+            )
+            await failure(scope, receive, send_named)
+        finally:
+            self._metrics.in_flight.dec()
+            self._metrics.duration.labels(
+                method=scope["method"] if scope["method"] in _METHODS else "other",
+                path=getattr(scope.get("route"), "path", "unmatched"),
+                status=status,
+            ).observe(time.perf_counter() - arrived)

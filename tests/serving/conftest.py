@@ -1,0 +1,96 @@
+"""A small real model package, a log in a temporary folder, and an app around both."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from batteryops.features.views import get_view
+from batteryops.models import boosting
+from batteryops.models.onnx_twin import to_onnx
+from batteryops.models.package import ModelPackage, write_package
+from batteryops.records.predictions import PredictionLog
+from batteryops.serving.app import ServedModel, create_app
+from batteryops.settings import Settings, load_settings
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def settings() -> Settings:
+    return load_settings(REPOSITORY / "config" / "production.yaml")
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> ModelPackage:
+    """Twenty trees that learnt capacity from discharges at 1.8 A or so."""
+    view = get_view("discharge_summary")
+    random = np.random.default_rng(7)
+    seconds = random.uniform(2000, 3700, 200)
+    current = random.uniform(-2.0, -1.6, 200)
+    features = np.column_stack(
+        [
+            random.uniform(3.4, 3.6, 200),
+            current,
+            random.uniform(25, 35, 200),
+            random.uniform(35, 42, 200),
+            seconds,
+            random.uniform(8, 18, 200),
+            0.7 * seconds,
+        ]
+    ).astype(np.float32)
+    parameters = {"n_estimators": 20, "max_depth": 3, "learning_rate": 0.3}
+    booster = boosting.fit(
+        features,
+        -current * seconds / 3600,
+        feature_names=view.names,
+        parameters=parameters,
+        seed=1,
+    )
+    return write_package(
+        tmp_path_factory.mktemp("packages") / "small",
+        booster=booster,
+        onnx=to_onnx(booster, len(view.names)),
+        model_name="ev-soh-predictor",
+        view=view,
+        profiles=[settings.profile("nasa_18650")],
+        parameters=parameters,
+        seed=1,
+        features=features,
+        training_assets=["B0005"],
+        data_fingerprint="0" * 64,
+    )
+
+
+@pytest.fixture
+def model(package: ModelPackage) -> ServedModel:
+    return ServedModel(package, version="3", role="champion")
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[PredictionLog]:
+    with PredictionLog(f"sqlite:///{tmp_path}/predictions.db") as opened:
+        yield opened
+
+
+@pytest.fixture
+def client(model: ServedModel, log: PredictionLog, settings: Settings) -> Iterator[TestClient]:
+    with TestClient(create_app(model, log, settings)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def body() -> dict[str, object]:
+    """A discharge as a client sends it."""
+    return {
+        "vehicle_id": "B0005",
+        "voltage_V_mean": 3.53,
+        "current_A_mean": -1.82,
+        "temperature_C_mean": 32.6,
+        "temperature_C_max": 39.0,
+        "discharge_time_s": 3690.0,
+        "delta_T_C": 14.7,
+        "voltage_drop_time_s": 2713.0,
+    }

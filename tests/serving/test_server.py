@@ -1,0 +1,144 @@
+"""The server says where it listens, finishes what it began, and leaves when told to."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from batteryops.errors import SettingsError
+from batteryops.serving.server import run
+
+SLOW_APP = """
+import asyncio, sys
+from batteryops.serving.server import run
+
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        print("asked", flush=True)
+        await asyncio.sleep(0.3)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"done"})
+
+run(app, sys.argv[1], 0)
+print("cleaned up", flush=True)
+"""
+
+IN_A_THREAD = """
+import sys, threading
+from batteryops.serving.server import run
+
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"hello"})
+
+thread = threading.Thread(target=run, args=(app, sys.argv[1], 0))
+thread.start()
+thread.join()
+"""
+
+
+async def hello(scope: Scope, receive: Receive, send: Send) -> None:
+    del receive
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"hello"})
+
+
+def read(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=10) as response:  # noqa: S310  # our own server
+        content: bytes = response.read()
+        return content
+
+
+@contextmanager
+def started(code: str, host: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    with subprocess.Popen(  # noqa: S603  # own code
+        [sys.executable, "-c", code, host], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield process, json.loads(process.stdout.readline())["url"]
+        finally:
+            process.kill()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_it_answers_what_is_under_way_and_lets_its_caller_clean_up(
+    number: signal.Signals,
+) -> None:
+    with started(SLOW_APP, "127.0.0.1") as (process, url):
+        assert re.fullmatch(r"http://127\.0\.0\.1:[1-9][0-9]*", url)
+        answers: list[bytes] = []
+        asking = threading.Thread(target=lambda: answers.append(read(url)))
+        asking.start()
+        assert process.stdout is not None
+        assert process.stdout.readline() == "asked\n"
+        process.send_signal(number)
+        asking.join()
+        assert answers == [b"done"]
+        assert process.stdout.readline() == "cleaned up\n"
+        assert process.wait(timeout=10) == 0
+
+
+def test_in_the_main_thread_it_returns_after_a_signal_and_puts_the_handlers_back(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    answers = []
+
+    def ask_then_stop(url: str) -> None:
+        def work() -> None:
+            answers.append(read(url))
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=work).start()
+
+    run(hello, "127.0.0.1", 0, ask_then_stop)
+    assert answers == [b"hello"]
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.integration
+def test_in_another_thread_it_leaves_signals_to_the_main_thread() -> None:
+    with started(IN_A_THREAD, "127.0.0.1") as (process, url):
+        assert read(url) == b"hello"
+        process.terminate()
+        assert process.wait(timeout=10) == -signal.SIGTERM
+
+
+def test_an_address_of_the_sixth_version_stands_in_brackets() -> None:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            pass
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    urls: list[str] = []
+
+    def stop(url: str) -> None:
+        urls.append(url)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    run(hello, "::1", 0, stop)
+    assert re.fullmatch(r"http://\[::1\]:[1-9][0-9]*", urls[0])
+
+
+def test_a_port_in_use_or_an_address_elsewhere_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SettingsError, match=rf"on 127\.0\.0\.1 port {port}: .*--port"):
+            run(hello, "127.0.0.1", port)
+    with pytest.raises(SettingsError, match=r"cannot listen on 192\.0\.2\.1 port 0"):
+        run(hello, "192.0.2.1", 0)
