@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -299,12 +300,12 @@ def test_details_rewritten_in_another_form_are_found(
     assert ledger.verify().first_broken == 1
 
 
-def test_values_of_another_type_are_found(ledger: Ledger, url: str) -> None:
-    if not url.startswith("sqlite"):
-        pytest.skip("PostgreSQL's columns hold only their type")
-    five(ledger)
-    tamper(url, "UPDATE ledger SET event = x'ff', details = x'00', at = 5 WHERE sequence = 2")
-    assert ledger.verify().first_broken == 2
+def test_values_of_another_type_which_sqlite_would_hold_are_found(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    with Ledger(url) as ledger:
+        five(ledger)
+        tamper(url, "UPDATE ledger SET event = x'ff', details = x'00', at = 5 WHERE sequence = 2")
+        assert ledger.verify().first_broken == 2
 
 
 def test_an_entry_taken_out_or_renumbered_is_found(new_url: Callable[[], str]) -> None:
