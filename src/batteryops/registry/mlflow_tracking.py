@@ -1,0 +1,457 @@
+"""Runs, versions and aliases of the model, on MLflow."""
+
+import math
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from batteryops.errors import PackageError, RegistryError
+from batteryops.models.manifest import read_manifest
+from batteryops.registry.store import first_line, open_client
+
+Status = Literal["candidate", "challenger", "champion", "archived"]
+
+CHAMPION: Final = "champion"
+CHALLENGER: Final = "challenger"
+ALIASES: Final = (CHAMPION, CHALLENGER)
+
+PACKAGE: Final = "package"
+"""Where in a run's artifacts its model package lies."""
+
+FINGERPRINT_TAG: Final = "package_fingerprint"
+GATES_TAG: Final = "gates_passed"
+ARCHIVED_TAG: Final = "archived"
+_PAGE: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """A registered version, and where it stands.
+
+    Args:
+        version: 1 for the first.
+        run_id: of the run that made it.
+        created_at: UTC.
+        aliases: it holds, sorted, without `@`.
+        status: `champion` or `challenger` by alias, else `archived` or `candidate`.
+        tags: of the version.
+        metrics: of its run, by the names they were logged under.
+    """
+
+    version: int
+    run_id: str
+    created_at: datetime
+    aliases: tuple[str, ...]
+    status: Status
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+
+    @property
+    def gates_passed(self) -> bool | None:
+        """What the gates said when it was registered; None when nobody noted it."""
+        noted = self.tags.get(GATES_TAG)
+        return None if noted is None else noted.lower() == "true"
+
+    @property
+    def package_fingerprint(self) -> str | None:
+        """Fingerprint of its package's manifest."""
+        return self.tags.get(FINGERPRINT_TAG)
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON document; a metric that is not a finite number is null."""
+        return {
+            "version": self.version,
+            "run_id": self.run_id,
+            "created_at": self.created_at.isoformat(),
+            "aliases": list(self.aliases),
+            "status": self.status,
+            "gates_passed": self.gates_passed,
+            "tags": dict(self.tags),
+            "metrics": {
+                name: value if math.isfinite(value) else None
+                for name, value in self.metrics.items()
+            },
+        }
+
+
+class ModelRegistry:
+    """The registered model in one MLflow store; opened when it is first asked something.
+
+    Nothing of MLflow's global state is set: each registry has a client of its own.
+
+    Args:
+        tracking_uri: `sqlite:///FILE`, another database's URL, or an MLflow server's address.
+        artifact_root: folder or URI where a new experiment keeps its artifacts; None leaves it to
+            the server. An experiment keeps the place it was made with.
+        experiment: its name.
+        model_name: the registered model.
+    """
+
+    def __init__(
+        self,
+        *,
+        tracking_uri: str,
+        artifact_root: str | Path | None,
+        experiment: str,
+        model_name: str,
+    ) -> None:
+        self.tracking_uri = tracking_uri
+        self.artifact_root = _location(artifact_root)
+        self.experiment = experiment
+        self.model_name = model_name
+
+    def log_run(  # noqa: PLR0913 - one argument per kind of thing a run holds
+        self,
+        *,
+        run_name: str,
+        package_folder: Path,
+        parameters: Mapping[str, object],
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+        artifacts: Sequence[Path] = (),
+    ) -> str:
+        """Log a finished training: parameters, metrics, tags, its package and further files.
+
+        A run that cannot be logged whole is marked as failed, and cannot be registered.
+
+        Args:
+            run_name: for people.
+            package_folder: what `models.package.write_package` wrote.
+            parameters: of the fit.
+            metrics: by names that MLflow allows (letters, digits, `_ - . : /` and spaces).
+            tags: of the run.
+            artifacts: files and folders to keep beside the package.
+
+        Returns:
+            The run's id.
+
+        Raises:
+            PackageError: when the folder is no package.
+            RegistryError: when an artifact does not exist or the store refuses.
+        """
+        fingerprint = read_manifest(package_folder).fingerprint
+        for path in artifacts:
+            if not path.exists():
+                raise RegistryError(f"artifact {path} does not exist; name a file or a folder")
+        with self._asked(f"log run {run_name!r}"):
+            from mlflow.entities import Metric, Param, RunTag  # noqa: PLC0415 - heavy, see store
+
+            now = int(datetime.now(UTC).timestamp() * 1000)
+            run_id: str = self._client.create_run(
+                self._experiment_id(), start_time=now, run_name=run_name
+            ).info.run_id
+            try:
+                self._client.log_batch(
+                    run_id,
+                    metrics=[Metric(name, float(value), now, 0) for name, value in metrics.items()],
+                    params=[Param(name, str(value)) for name, value in parameters.items()],
+                    tags=[
+                        RunTag(name, str(value))
+                        for name, value in {**tags, FINGERPRINT_TAG: fingerprint}.items()
+                    ],
+                )
+                self._client.log_artifacts(run_id, str(package_folder), PACKAGE)
+                for path in artifacts:
+                    self._client.log_artifact(run_id, str(path))
+            except BaseException:
+                self._client.set_terminated(run_id, "FAILED")
+                raise
+            self._client.set_terminated(run_id, "FINISHED")
+        return run_id
+
+    def register(self, run_id: str, *, tags: Mapping[str, str]) -> ModelVersion:
+        """Make a version of the package that a run logged; it starts as a candidate.
+
+        Args:
+            run_id: what `log_run` returned.
+            tags: of the version, `gates_passed` (`true` or `false`) among them.
+
+        Raises:
+            RegistryError: when there is no such run, or it was not logged whole.
+        """
+        with self._asked(f"register run {run_id}"):
+            from mlflow.exceptions import MlflowException  # noqa: PLC0415 - heavy, see store
+
+            run = self._client.get_run(run_id)
+            fingerprint = run.data.tags.get(FINGERPRINT_TAG)
+            if run.info.status != "FINISHED" or fingerprint is None:
+                raise RegistryError(
+                    f"run {run_id} cannot be registered: it is {run.info.status.lower()} and "
+                    f"{'has' if fingerprint else 'has no'} model package; train again"
+                )
+            try:
+                self._client.create_registered_model(self.model_name)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            created = self._client.create_model_version(
+                self.model_name,
+                f"{run.info.artifact_uri}/{PACKAGE}",
+                run_id,
+                tags={**tags, FINGERPRINT_TAG: fingerprint},
+            )
+            return self._read(created, self._aliases())
+
+    def versions(self) -> list[ModelVersion]:
+        """Every version, oldest first; none when nothing was registered yet.
+
+        Raises:
+            RegistryError: when the store does not answer.
+        """
+        with self._asked("list the versions"):
+            found: list[Any] = []
+            token = None
+            while True:
+                page = self._client.search_model_versions(
+                    f"name = '{self.model_name}'", max_results=_PAGE, page_token=token
+                )
+                found += page
+                token = page.token
+                if not token:
+                    break
+            aliases = self._aliases()
+            read = [self._read(version, aliases) for version in found]
+        return sorted(read, key=lambda version: version.version)
+
+    def version(self, number: int) -> ModelVersion:
+        """The version of that number.
+
+        Raises:
+            RegistryError: when there is none; the message names those that there are.
+        """
+        from_store = self._find(number)
+        if from_store is None:
+            there_are = ", ".join(str(version.version) for version in self.versions()) or "none yet"
+            raise RegistryError(
+                f"{self.model_name} has no version {number}; there are: {there_are}"
+            )
+        return from_store
+
+    def find_alias(self, alias: str) -> ModelVersion | None:
+        """The version that holds an alias, with or without `@`; None when none does."""
+        with self._asked(f"look up @{alias.lstrip('@')}"):
+            number = self._aliases().get(alias.lstrip("@"))
+        return None if number is None else self.version(number)
+
+    def version_at(self, alias: str) -> ModelVersion:
+        """The version that holds an alias, with or without `@`.
+
+        Raises:
+            RegistryError: when none does.
+        """
+        found = self.find_alias(alias)
+        if found is None:
+            raise RegistryError(
+                f"no version of {self.model_name} is @{alias.lstrip('@')}; "
+                "promote one: `batteryops versions` lists them, `batteryops promote` sets the alias"
+            )
+        return found
+
+    def set_alias(self, version: int, alias: str) -> ModelVersion:
+        """Give an alias to a version, away from whichever held it; archived ones come back.
+
+        A challenger that becomes champion no longer challenges.
+
+        Raises:
+            RegistryError: when there is no such version, the alias is another word, or the
+                champion is to challenge itself.
+        """
+        alias = alias.lstrip("@")
+        if alias not in ALIASES:
+            raise RegistryError(f"alias {alias!r} is unknown; expected {' or '.join(ALIASES)}")
+        before = self.version(version)
+        if alias == CHALLENGER and CHAMPION in before.aliases:
+            raise RegistryError(
+                f"version {version} is @champion and cannot challenge itself; name another version"
+            )
+        with self._asked(f"set @{alias} on version {version}"):
+            number = str(version)
+            self._client.set_registered_model_alias(self.model_name, alias, number)
+            if alias == CHAMPION and CHALLENGER in before.aliases:
+                self._client.delete_registered_model_alias(self.model_name, CHALLENGER)
+            if ARCHIVED_TAG in before.tags:
+                self._client.delete_model_version_tag(self.model_name, number, ARCHIVED_TAG)
+        return self.version(version)
+
+    def archive(self, version: int) -> ModelVersion:
+        """Retire a version: it keeps its package and loses its aliases.
+
+        Raises:
+            RegistryError: when there is no such version.
+        """
+        before = self.version(version)
+        with self._asked(f"archive version {version}"):
+            for alias in before.aliases:
+                self._client.delete_registered_model_alias(self.model_name, alias)
+            self._client.set_model_version_tag(
+                self.model_name, str(version), ARCHIVED_TAG, datetime.now(UTC).isoformat()
+            )
+        return self.version(version)
+
+    def package_of(self, version: int | str, cache_folder: Path) -> Path:
+        """The model package of a version, fetched into a folder of its own once.
+
+        What lies in the cache, and what arrives, must have the fingerprint that was registered;
+        `models.package.load_package` then checks every file against that manifest.
+
+        Args:
+            version: a number or an alias.
+            cache_folder: made when it does not exist; packages that arrive are moved into it whole.
+
+        Raises:
+            RegistryError: when there is no such version, or its package is not where the registry
+                says, or another one is.
+        """
+        found = self.version_at(version) if isinstance(version, str) else self.version(version)
+        expected = found.package_fingerprint or ""
+        folder = cache_folder / f"{self.model_name}-{found.version}-{expected[:12]}"
+        if _fingerprint(folder) == expected:
+            return folder
+        partial = cache_folder / f".{folder.name}.{secrets.token_hex(4)}.partial"
+        try:
+            with self._asked(f"fetch the package of version {found.version}"):
+                partial.mkdir(parents=True)
+                arrived = Path(self._client.download_artifacts(found.run_id, PACKAGE, str(partial)))
+            if _fingerprint(arrived) != expected:
+                raise RegistryError(
+                    f"the artifacts of version {found.version} (run {found.run_id}) hold no "
+                    f"package with the registered fingerprint {expected}; they were changed or "
+                    "removed: restore the artifact folder, or train again"
+                )
+            _put(arrived, folder, expected)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return folder
+
+    @cached_property
+    def _client(self) -> Any:  # noqa: ANN401 - MLflow publishes no types
+        return open_client(self.tracking_uri, self.artifact_root)
+
+    @contextmanager
+    def _asked(self, doing: str) -> Iterator[None]:
+        """Turn what MLflow raises into a RegistryError that says what was being done."""
+        _ = self._client  # opened first: MLflow must be imported in its own way
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415 - heavy, see store
+
+        try:
+            yield
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            raise RegistryError(
+                f"could not {doing} in {self.tracking_uri}: {first_line(error)}"
+            ) from error
+
+    def _experiment_id(self) -> str:
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415 - heavy, see store
+
+        found = self._client.get_experiment_by_name(self.experiment)
+        if found is None:
+            try:
+                created: str = self._client.create_experiment(
+                    self.experiment, artifact_location=self.artifact_root
+                )
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                found = self._client.get_experiment_by_name(self.experiment)  # another was faster
+            else:
+                return created
+        if found.lifecycle_stage != "active":
+            raise RegistryError(
+                f"experiment {self.experiment!r} was deleted; restore it with "
+                f"`mlflow experiments restore`, or set registry.experiment to another name"
+            )
+        experiment_id: str = found.experiment_id
+        return experiment_id
+
+    def _aliases(self) -> dict[str, int]:
+        """Version by alias; empty when the model was never registered."""
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415 - heavy, see store
+
+        try:
+            model = self._client.get_registered_model(self.model_name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return {}
+        return {alias: int(number) for alias, number in model.aliases.items()}
+
+    def _find(self, number: int) -> ModelVersion | None:
+        with self._asked(f"look up version {number}"):
+            from mlflow.exceptions import MlflowException  # noqa: PLC0415 - heavy, see store
+
+            if number < 1:  # MLflow calls these malformed
+                return None
+            try:
+                found = self._client.get_model_version(self.model_name, str(number))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                return None
+            return self._read(found, self._aliases())
+
+    def _read(self, found: Any, aliases: Mapping[str, int]) -> ModelVersion:  # noqa: ANN401
+        number = int(found.version)
+        held = tuple(sorted(alias for alias, holder in aliases.items() if holder == number))
+        tags = dict(found.tags)
+        status: Status = "archived" if ARCHIVED_TAG in tags else "candidate"
+        if CHAMPION in held:
+            status = "champion"
+        elif CHALLENGER in held:
+            status = "challenger"
+        return ModelVersion(
+            version=number,
+            run_id=found.run_id,
+            created_at=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
+            aliases=held,
+            status=status,
+            tags=tags,
+            metrics=self._metrics(found.run_id),
+        )
+
+    def _metrics(self, run_id: str) -> dict[str, float]:
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415 - heavy, see store
+
+        try:
+            return dict(self._client.get_run(run_id).data.metrics)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return {}  # the run was purged; its version stays
+
+
+def _location(root: str | Path | None) -> str | None:
+    """A folder as an absolute file URI, so that the working folder does not matter later."""
+    if root is None or (isinstance(root, str) and "://" in root):
+        return None if root is None else str(root)
+    return Path(root).resolve().as_uri()
+
+
+def _fingerprint(folder: Path) -> str | None:
+    try:
+        return read_manifest(folder).fingerprint
+    except PackageError:
+        return None
+
+
+def _put(arrived: Path, folder: Path, fingerprint: str) -> None:
+    """Move a package into the cache, where another process may be doing the same."""
+    try:
+        arrived.rename(folder)
+    except OSError as error:
+        if _fingerprint(folder) == fingerprint:
+            return
+        shutil.rmtree(folder, ignore_errors=True)  # something else under its name
+        try:
+            arrived.rename(folder)
+        except OSError:
+            raise RegistryError(
+                f"package cannot be kept at {folder}: {error.strerror}; name another cache folder"
+            ) from error

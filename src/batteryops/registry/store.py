@@ -1,0 +1,166 @@
+"""Open an MLflow store: without telemetry, log lines, long waits or a half-made database."""
+
+import fcntl
+import logging
+import os
+import secrets
+import sqlite3
+import warnings
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import requests
+from sqlalchemy import create_engine, make_url
+from sqlalchemy.exc import SADeprecationWarning, SQLAlchemyError
+
+from batteryops.errors import RegistryError
+
+_ENVIRONMENT: Final = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_CONFIGURE_LOGGING": "false",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+"""What MLflow reads while it is imported; an operator who sets one of them has the last word."""
+
+_SERVER_TIMEOUT_S: Final = 5.0
+_EXPECTED: Final = (
+    "expected sqlite:///FILE, another database as an SQLAlchemy URL, or the http(s) address of an "
+    "MLflow server: set registry.tracking_uri"
+)
+
+
+def open_client(tracking_uri: str, artifact_root: str | None) -> Any:  # noqa: ANN401 - untyped
+    """An `MlflowClient` on a store that answers; a fresh SQLite store is made first.
+
+    MLflow's own attempts at a store out of reach go on for minutes, so it is asked once before.
+
+    Args:
+        tracking_uri: of the tracking store, which is the registry as well.
+        artifact_root: where a fresh SQLite store keeps artifacts of its default experiment.
+
+    Raises:
+        RegistryError: when the store is of a kind that is not served, or does not answer.
+    """
+    scheme = urlsplit(tracking_uri).scheme
+    if scheme in {"http", "https"}:
+        _ask_server(tracking_uri)
+    elif scheme.startswith("sqlite"):
+        _make_sqlite(tracking_uri, artifact_root)
+    elif scheme and scheme != "file":
+        _ask_database(tracking_uri)
+    else:
+        raise RegistryError(f"tracking URI {tracking_uri!r} is a folder; {_EXPECTED}")
+    with _quiet():
+        # 1 s of imports, and it reads the environment while it is imported
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415
+        from mlflow.tracking import MlflowClient  # noqa: PLC0415
+
+        try:
+            return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+        except (MlflowException, SQLAlchemyError) as error:
+            raise RegistryError(f"MLflow store {tracking_uri}: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says, or its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if "MLFLOW_LOGGING_LEVEL" not in os.environ:
+        # what MLflow logs as an error, with a traceback, is raised here as a RegistryError
+        logging.getLogger("mlflow").setLevel(logging.CRITICAL)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        # MLflow 3.17 declares its tables with a loader strategy that SQLAlchemy 2.1 deprecates
+        warnings.simplefilter("ignore", SADeprecationWarning)
+        yield
+
+
+def _ask_server(tracking_uri: str) -> None:
+    try:
+        requests.get(f"{tracking_uri.rstrip('/')}/health", timeout=_SERVER_TIMEOUT_S)
+    except (requests.RequestException, ValueError) as error:
+        raise RegistryError(
+            f"MLflow server {tracking_uri} does not answer within {_SERVER_TIMEOUT_S:g} s "
+            f"({type(error).__name__}); start it, or set registry.tracking_uri"
+        ) from error
+
+
+def _ask_database(tracking_uri: str) -> None:
+    try:
+        engine = create_engine(tracking_uri)
+    except (SQLAlchemyError, ModuleNotFoundError, ValueError) as error:
+        raise RegistryError(
+            f"tracking URI {_shown(tracking_uri)}: {first_line(error)}; {_EXPECTED} "
+            "(PostgreSQL needs the extra postgresql)"
+        ) from error
+    try:
+        engine.connect().close()
+    except SQLAlchemyError as error:
+        raise RegistryError(
+            f"database {_shown(tracking_uri)} does not answer: {first_line(error)}; "
+            "start it, or set registry.tracking_uri"
+        ) from error
+    finally:
+        engine.dispose()
+
+
+def _shown(tracking_uri: str) -> str:
+    """The URI without its password."""
+    try:
+        return make_url(tracking_uri).render_as_string(hide_password=True)
+    except (SQLAlchemyError, ValueError):
+        return urlsplit(tracking_uri).scheme + "://…"
+
+
+def _make_sqlite(tracking_uri: str, artifact_root: str | None) -> None:
+    """Make the database file when there is none; two processes at once make it once.
+
+    It is made under another name and moved into place, so that a process killed during MLflow's
+    migrations leaves no database that can neither be used nor migrated further.
+    """
+    database = make_url(tracking_uri).database
+    if not database or database == ":memory:":
+        raise RegistryError(f"tracking URI {tracking_uri!r} names no file; {_EXPECTED}")
+    path = Path(database)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path.with_name(f".{path.name}.lock")):
+            if not path.exists() or path.stat().st_size == 0:
+                partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+                try:
+                    _create_tables(partial, artifact_root)
+                    partial.replace(path)
+                finally:
+                    partial.unlink(missing_ok=True)
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("SELECT name FROM sqlite_master LIMIT 1").fetchall()
+    except (OSError, sqlite3.Error, SQLAlchemyError) as error:
+        raise RegistryError(
+            f"MLflow store {path} cannot be used: {first_line(error)}; name another file in "
+            "registry.tracking_uri, or restore it from a backup"
+        ) from error
+
+
+def _create_tables(path: Path, artifact_root: str | None) -> None:
+    with _quiet():
+        # as above: heavy, and only for a store that does not exist yet
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: PLC0415
+
+        artifacts = artifact_root or str(path.parent / "artifacts")
+        SqlAlchemyStore(f"sqlite:///{path}", artifacts).engine.dispose()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock between processes; the system frees it when its holder dies."""
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,102 @@
+"""A store to copy and a package to register, each made once."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from batteryops.features.views import get_view
+from batteryops.models.boosting import fit
+from batteryops.models.onnx_twin import to_onnx
+from batteryops.models.package import ModelPackage, write_package
+from batteryops.registry.mlflow_tracking import ModelRegistry
+from batteryops.registry.store import open_client
+from batteryops.schema import Profile
+
+VIEW = get_view("discharge_summary")
+CELL = Profile(
+    name="nasa_18650",
+    level="cell",
+    chemistry="Li-ion 18650",
+    nominal_capacity_ah=2.0,
+    cells_in_series=1,
+    voltage_mean_v=(2.5, 4.5),
+    current_mean_a=(-5.0, 0.0),
+    temperature_mean_c=(-10.0, 60.0),
+    voltage_sample_v=(0.0, 4.5),
+    cutoff_v=2.7,
+    capacity_range_share=(0.0, 1.25),
+    min_capacity_share=0.1,
+)
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> ModelPackage:
+    """A small model, whole."""
+    features = np.random.default_rng(1).normal(size=(40, 7)).astype(np.float32)
+    parameters = {"n_estimators": 3, "n_jobs": 1}
+    labels = features[:, 0].astype(np.float64)
+    booster = fit(features, labels, feature_names=VIEW.names, parameters=parameters, seed=0)
+    return write_package(
+        tmp_path_factory.mktemp("packages") / "model",
+        booster=booster,
+        onnx=to_onnx(booster, 7),
+        model_name="ev-soh-predictor",
+        view=VIEW,
+        profiles=[CELL],
+        parameters=parameters,
+        seed=0,
+        features=features,
+        training_assets=["B0005"],
+        data_fingerprint="a" * 64,
+        documents={"gates": {"passed": True}},
+    )
+
+
+@pytest.fixture(scope="session")
+def fresh_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database, as BatteryOps makes it."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    open_client(f"sqlite:///{path}", str(path.parent / "artifacts"))
+    return path
+
+
+@pytest.fixture
+def open_registry(tmp_path: Path, fresh_store: Path) -> Callable[..., ModelRegistry]:
+    """Opens the registry of this test; each call is a new client on the same store."""
+    shutil.copy(fresh_store, tmp_path / "mlflow.db")
+
+    def opened(**changes: str | None) -> ModelRegistry:
+        arguments: dict[str, str | None] = {
+            "tracking_uri": f"sqlite:///{tmp_path / 'mlflow.db'}",
+            "artifact_root": str(tmp_path / "artifacts"),
+            "experiment": "battery-soh",
+            "model_name": "ev-soh-predictor",
+        }
+        return ModelRegistry(**(arguments | changes))  # type: ignore[arg-type]  # None is for one
+
+    return opened
+
+
+@pytest.fixture
+def registry(open_registry: Callable[..., ModelRegistry]) -> ModelRegistry:
+    return open_registry()
+
+
+@pytest.fixture
+def log(registry: ModelRegistry, package: ModelPackage) -> Callable[..., str]:
+    """Logs a run of the small model."""
+
+    def logged(**changes: object) -> str:
+        arguments: dict[str, object] = {
+            "run_name": "discharge_summary on nasa",
+            "package_folder": package.folder,
+            "parameters": {"n_estimators": 3, "tree_method": "hist"},
+            "metrics": {"random.mae_ah": 0.017, "unseen_assets/mae_ah": 0.06, "soh_error_pct": 0.9},
+            "tags": {"environment": "test", "git_commit": "abc", "data_fingerprint": "a" * 64},
+        }
+        return registry.log_run(**(arguments | changes))  # type: ignore[arg-type]  # by name
+
+    return logged
