@@ -194,6 +194,16 @@ class Settings(BaseSettings):
         return self.home / "lake"
 
     @property
+    def quarantine(self) -> Path:
+        """Folder of the lists of quarantined cycles."""
+        return self.home / "quarantine"
+
+    @property
+    def packages(self) -> Path:
+        """Folder where model packages are written before they are registered, and cached."""
+        return self.home / "packages"
+
+    @property
     def predictions_url(self) -> str:
         """SQLAlchemy URL of the prediction log."""
         return self.records.predictions_url or _sqlite(self.home / "predictions.db")

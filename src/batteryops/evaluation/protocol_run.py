@@ -1,6 +1,7 @@
 """Run one protocol: fit on each split, predict what was held out, set baselines beside it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -27,7 +28,7 @@ from batteryops.evaluation.metrics import (
     per_asset,
     score,
 )
-from batteryops.evaluation.protocols import CLOCK, SplitPlan, check_key, make_splits
+from batteryops.evaluation.protocols import CLOCK, Split, SplitPlan, check_key, make_splits
 from batteryops.schema import LABEL
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ def evaluate_protocol(  # noqa: PLR0913  # what is evaluated, how, and on what: 
     nominal_ah: float | Mapping[str, float] | ArrayLike,
     seed: int,
     progress: Progress | None = None,
+    workers: int = 1,
     clock: str = CLOCK,
 ) -> ProtocolResult:
     """Evaluate whatever `fit` gives, and the baselines, under one protocol.
@@ -136,6 +138,8 @@ def evaluate_protocol(  # noqa: PLR0913  # what is evaluated, how, and on what: 
         nominal_ah: nominal capacity in Ah: one, one per asset, or one per row of `table`.
         seed: of the `random` split and of the bootstrap.
         progress: called with (folds done, folds in all), at the start and after each.
+        workers: how many folds are fitted at a time, each in a thread of its own; the result does
+            not depend on it.
         clock: column in which `unseen_schedules` looks for shared schedules.
 
     Raises:
@@ -151,21 +155,20 @@ def evaluate_protocol(  # noqa: PLR0913  # what is evaluated, how, and on what: 
     splits = make_splits(labelled, protocol, SplitPlan.from_settings(settings, seed, clock))
 
     matrix = features.astype(np.float32)
-    answers: dict[str, list[Floats]] = {"model": [], MEAN: [], RIDGE: [], LAST_MEASURED: []}
-    for done, split in enumerate(splits):
-        if progress is not None:
-            progress(done, len(splits))
+
+    def answers(split: Split) -> dict[str, Floats]:
         predict = fit(np.ascontiguousarray(matrix[split.train]), labels[split.train])
         given = predict(np.ascontiguousarray(matrix[split.test]))
-        answers["model"].append(_checked(given, split.test.size, split.name))
-        answers[MEAN].append(mean_baseline(labels, split))
-        answers[RIDGE].append(ridge_baseline(features, labels, split))
-        answers[LAST_MEASURED].append(last_measured_baseline(assets, cycles, labels, split))
-    if progress is not None:
-        progress(len(splits), len(splits))
+        return {
+            "model": _checked(given, split.test.size, split.name),
+            MEAN: mean_baseline(labels, split),
+            RIDGE: ridge_baseline(features, labels, split),
+            LAST_MEASURED: last_measured_baseline(assets, cycles, labels, split),
+        }
 
+    answered = _in_threads(answers, splits, workers, progress)
     tested = np.concatenate([split.test for split in splits])
-    pooled = {name: np.concatenate(parts) for name, parts in answers.items()}
+    pooled = {name: np.concatenate([one[name] for one in answered]) for name in answered[0]}
     known = np.isfinite(pooled[LAST_MEASURED])
     coverage = {MEAN: 1.0, RIDGE: 1.0, LAST_MEASURED: float(known.mean())}
     if known.any():
@@ -204,6 +207,27 @@ def evaluate_protocol(  # noqa: PLR0913  # what is evaluated, how, and on what: 
             fold=pl.Series([fold.name for fold in folds for _ in range(fold.n_test)]),
         ),
     )
+
+
+def _in_threads(
+    answers: Callable[[Split], dict[str, Floats]],
+    splits: Sequence[Split],
+    workers: int,
+    progress: Progress | None,
+) -> list[dict[str, Floats]]:
+    """What `answers` gives for each split, in their order."""
+    tell = progress or (lambda done, total: None)  # noqa: ARG005 - nobody listens
+    tell(0, len(splits))
+    gathered = []
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for one in pool.map(answers, splits):
+                gathered.append(one)
+                tell(len(gathered), len(splits))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return gathered
 
 
 def _labelled(

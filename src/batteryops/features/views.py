@@ -115,3 +115,19 @@ def matrix(view: FeatureView, table: pl.DataFrame) -> NDArray[np.float32]:
             raise DataError(f"feature {name} is {table.schema[name]}, expected numbers")
     columns = table.select(pl.col(view.names).cast(pl.Float32))
     return np.ascontiguousarray(columns.to_numpy(), dtype=np.float32)
+
+
+def complete_rows(table: pl.DataFrame, view: FeatureView) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Rows with a label and every required feature, and how many miss which.
+
+    Examples:
+        >>> view = get_view("discharge_summary")
+        >>> row = {"asset_id": "B0005", "op_index": 2, **dict.fromkeys(view.names, 1.0)}
+        >>> table = pl.DataFrame([row | {"capacity_ah": 1.8}, row | {"capacity_ah": None}])
+        >>> kept, missing = complete_rows(table, view)
+        >>> kept.height, missing
+        (1, {'capacity_ah': 1})
+    """
+    needed = (LABEL, *view.required)
+    missing = {name: table[name].null_count() for name in needed if table[name].null_count()}
+    return table.drop_nulls(needed).sort(FEATURE_KEY), missing

@@ -1,0 +1,73 @@
+"""Commands that answer: predict a file, serve over HTTP."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from batteryops.cli import terminal
+from batteryops.cli.options import Config, Home, Json, settings_of
+
+
+def predict(
+    file: Annotated[
+        Path,
+        typer.Argument(help="Features (.csv, .parquet, .json) or raw cycles (.mat, .parquet, …)."),
+    ],
+    model: Annotated[
+        str, typer.Option("--model", help="Package folder, version, or alias.")
+    ] = "champion",
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write the answers to this .csv or .parquet.")
+    ] = None,
+    config: Config = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Estimate capacity and SoH for every row or discharge; each answer goes into the log."""
+    from batteryops.features.files import write_feature_table
+    from batteryops.lifecycle.prediction import predict_file
+
+    answers = predict_file(file, model, settings_of(config, home))
+    if out is not None:
+        write_feature_table(answers.table, out)
+    if as_json:
+        terminal.print_json(answers.to_json())
+        return
+    shown = answers.table.head(20)
+    terminal.table(
+        f"{answers.table.height} answers by version {answers.model_version}",
+        shown.columns,
+        shown.rows(),
+    )
+    if answers.table.height > shown.height:
+        terminal.say(f"… and {answers.table.height - shown.height} more; --out writes all of them")
+    if answers.left_out:
+        terminal.say(f"{answers.left_out} cycles cannot be answered: a required feature is missing")
+
+
+def serve(
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Port; 0 takes a free one.")] = None,
+    model: Annotated[
+        str, typer.Option("--model", help="Package folder, version, or alias.")
+    ] = "champion",
+    config: Config = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Serve predictions over HTTP until it is told to stop; every answer is on record."""
+    from batteryops.lifecycle.answering import serve_model
+
+    settings = settings_of(config, home)
+
+    def ready(url: str) -> None:
+        terminal.say(f"serving on {url}; documentation on {url}/docs; stop with Ctrl-C")
+
+    serve_model(
+        model,
+        settings,
+        host=host or settings.serving.host,
+        port=settings.serving.port if port is None else port,
+        on_ready=None if as_json else ready,
+    )

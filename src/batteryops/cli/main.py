@@ -1,0 +1,59 @@
+"""The `batteryops` command: its subcommands, and what a failure looks like."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from batteryops import __version__
+from batteryops.cli import answering, data, model, system
+from batteryops.errors import BatteryOpsError
+
+app = typer.Typer(
+    name="batteryops",
+    help="Keeps a battery State-of-Health model right for years.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(data.app, name="data", rich_help_panel="Data")
+app.command(rich_help_panel="Start here")(system.demo)
+app.command(rich_help_panel="Start here")(system.doctor)
+app.command(rich_help_panel="Model")(model.features)
+app.command(rich_help_panel="Model")(model.train)
+app.command(rich_help_panel="Model")(model.evaluate)
+app.command(rich_help_panel="Model")(model.validate)
+app.command(rich_help_panel="Registry")(model.versions)
+app.command(rich_help_panel="Registry")(model.promote)
+app.command(rich_help_panel="Answers")(answering.predict)
+app.command(rich_help_panel="Answers")(answering.serve)
+app.command(rich_help_panel="Record")(system.audit)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"batteryops {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del version
+
+
+def main() -> None:
+    """Run the command line: exit 0 on success, 1 when something says no, 2 on wrong use."""
+    try:
+        app()
+    except BatteryOpsError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(1)
+    except BrokenPipeError:
+        # the reader of standard output went away, as `head` does
+        sys.stderr.close()
+        sys.exit(1)

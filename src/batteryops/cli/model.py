@@ -1,0 +1,325 @@
+"""Commands on models: features, train, evaluate, validate, versions, promote."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from batteryops.cli import terminal
+from batteryops.cli.options import Config, Home, Json, Source, View, settings_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from batteryops.evaluation.gates import Verdict
+    from batteryops.evaluation.protocol_run import ProtocolResult
+
+
+def features(
+    out: Annotated[Path, typer.Option("--out", help="File to write: .parquet or .csv.")],
+    source: Source = None,
+    view: View = None,
+    keep_incomplete: Annotated[
+        bool,
+        typer.Option(
+            "--keep-incomplete", help="Write rows without a label or a required feature too."
+        ),
+    ] = False,
+    config: Config = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Compute a feature view: one row per discharge, with its label."""
+    from batteryops.features.files import write_feature_table
+    from batteryops.features.views import complete_rows, feature_table, get_view
+    from batteryops.lifecycle.sources import default_source, open_source
+
+    settings = settings_of(config, home)
+    chosen = get_view(view or settings.training.view)
+    recording = open_source(source or default_source(settings), settings, kinds=(chosen.kind,))
+    table = feature_table(chosen, recording)
+    total = table.height
+    missing: dict[str, int] = {}
+    if not keep_incomplete:
+        table, missing = complete_rows(table, chosen)
+    write_feature_table(table, out)
+    if as_json:
+        terminal.print_json(
+            {
+                "view": chosen.name,
+                "version": chosen.version,
+                "schema_hash": chosen.schema_hash,
+                "source": recording.source,
+                "rows": table.height,
+                "left_out": total - table.height,
+                "left_out_for": missing,
+                "out": out,
+            }
+        )
+        return
+    terminal.say(
+        f"{table.height} rows of {chosen.name} v{chosen.version} from {recording.source} in {out}"
+    )
+    if total > table.height:
+        reasons = ", ".join(f"{count} without {name}" for name, count in missing.items())
+        terminal.say(
+            f"{total - table.height} cycles left out ({reasons}); "
+            "--keep-incomplete writes them too, `batteryops data check --list` names them"
+        )
+
+
+def train(
+    source: Source = None,
+    features_file: Annotated[
+        Path | None,
+        typer.Option("--features", help="Train on a feature table instead of cycles."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Also leave the model package in this folder.")
+    ] = None,
+    config: Config = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Evaluate, fit, gate, package and register. Exit 1 when a gate says no."""
+    from batteryops.lifecycle.registration import train_and_register
+
+    settings = settings_of(config, home)
+    with terminal.steps(quiet=as_json) as progress:
+        registered = train_and_register(
+            settings, source=source, features_file=features_file, out=out, progress=progress
+        )
+    trained = registered.trained
+    if as_json:
+        terminal.print_json(
+            {
+                "version": registered.version.version,
+                "package": registered.package.folder,
+                "data_fingerprint": trained.prepared.fingerprint,
+                "rows": trained.prepared.table.height,
+                "quarantined": trained.prepared.report.quarantined_rows,
+                "training": trained.facts,
+                "protocols": {name: result.to_json() for name, result in trained.results.items()},
+                "gates": trained.verdict.to_json()["gates"],
+            }
+        )
+    else:
+        show_results(trained.results.values())
+        show_verdict(trained.verdict)
+        terminal.say(
+            f"registered as {settings.registry.model_name} version {registered.version.version}; "
+            f"package in {registered.package.folder}"
+        )
+        if trained.verdict.passed:
+            terminal.say(f"to put it in service: batteryops promote {registered.version.version}")
+    if not trained.verdict.passed:
+        raise typer.Exit(1)
+
+
+def evaluate(
+    features_file: Annotated[
+        Path | None,
+        typer.Option("--features", help="A feature table (.csv, .parquet), used as it is."),
+    ] = None,
+    source: Source = None,
+    view: View = None,
+    protocol: Annotated[
+        str,
+        typer.Option(
+            "--protocol", help="random, unseen_assets, unseen_schedules, later_cycles, or all."
+        ),
+    ] = "all",
+    profile: Annotated[
+        str | None,
+        typer.Option("--profile", help="Take every asset to have this profile."),
+    ] = None,
+    config: Config = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the configured model under a protocol, with baselines beside it."""
+    from batteryops.lifecycle.evaluation import evaluate_source
+
+    settings = settings_of(config, home)
+    with terminal.steps(quiet=as_json) as progress:
+        results = evaluate_source(
+            settings,
+            features_file=features_file,
+            source=source,
+            view=view,
+            protocol=protocol,
+            profile=profile,
+            progress=progress,
+        )
+    if as_json:
+        documents = {name: result.to_json() for name, result in results.items()}
+        terminal.print_json(documents if protocol == "all" else documents[protocol])
+    else:
+        show_results(results.values())
+
+
+def validate(
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", help="Package folder, XGBoost file (.ubj, .json), version, or alias."
+        ),
+    ] = "champion",
+    test_data: Annotated[
+        Path | None,
+        typer.Option("--test-data", help="Labelled feature table that was not trained on."),
+    ] = None,
+    threshold_mae: Annotated[
+        float, typer.Option("--threshold-mae", help="MAE must be below this, in Ah.")
+    ] = 0.02,
+    threshold_r2: Annotated[
+        float, typer.Option("--threshold-r2", help="R2 must be above this.")
+    ] = 0.98,
+    config: Config = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Apply gates to a saved model on test data. Exit 1, with reasons, when one says no."""
+    from batteryops.lifecycle.validation import validate_model
+
+    checked = validate_model(
+        model,
+        test_data,
+        settings_of(config, home),
+        threshold_mae_ah=threshold_mae,
+        threshold_r2=threshold_r2,
+    )
+    if as_json:
+        terminal.print_json(checked.to_json())
+    else:
+        show_verdict(checked.verdict)
+        for note in checked.notes:
+            terminal.say(f"[yellow]note:[/] {note}")
+    if not checked.verdict.passed:
+        raise typer.Exit(1)
+
+
+def versions(config: Config = None, home: Home = None, as_json: Json = False) -> None:
+    """List the registered versions, where each stands, and what it measured."""
+    from batteryops.lifecycle.loading import open_registry
+
+    settings = settings_of(config, home)
+    found = open_registry(settings).versions()
+    if as_json:
+        terminal.print_json([version.to_json() for version in found])
+        return
+    terminal.table(
+        f"versions of {settings.registry.model_name}",
+        ["version", "stands", "aliases", "gates", "random MAE Ah", "unseen MAE Ah", "created"],
+        [
+            [
+                version.version,
+                version.status,
+                ", ".join(f"@{alias}" for alias in version.aliases),
+                "[green]passed[/]" if version.gates_passed else "[red]failed[/]",
+                version.metrics.get("random.mae_ah", "-"),
+                version.metrics.get("unseen_assets.mae_ah", "-"),
+                version.created_at.strftime("%Y-%m-%d %H:%M"),
+            ]
+            for version in found
+        ],
+    )
+
+
+def promote(
+    version: Annotated[int, typer.Argument(help="The version's number.")],
+    to: Annotated[str, typer.Option("--to", help="champion or challenger.")] = "champion",
+    force: Annotated[
+        bool, typer.Option("--force", help="Promote a version that failed a gate.")
+    ] = False,
+    reason: Annotated[
+        str | None, typer.Option("--reason", help="Why; needed with --force, kept in the ledger.")
+    ] = None,
+    config: Config = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Put a version in service. One that failed a gate needs --force and --reason."""
+    from batteryops.lifecycle.promotion import promote as put_in_service
+
+    promoted = put_in_service(version, settings_of(config, home), to=to, force=force, reason=reason)
+    if as_json:
+        terminal.print_json(promoted.to_json())
+    else:
+        before = f"; version {promoted.replaced} is archived" if promoted.replaced else ""
+        terminal.say(f"version {version} is @{to}{before} (ledger line {promoted.entry.sequence})")
+
+
+def show_results(results: "Iterable[ProtocolResult]") -> None:
+    """Print protocols with their baselines."""
+    rows: list[list[object]] = []
+    for result in results:
+        interval = result.intervals["mae_ah"]
+        rows.append(
+            [
+                f"[bold]{result.protocol}[/]",
+                "[bold]model[/]",
+                result.metrics.mae_ah,
+                f"{interval.low:.4g} to {interval.high:.4g}",
+                result.metrics.mae_soh_points,
+                result.metrics.rmse_ah,
+                result.metrics.r2,
+                f"{result.metrics.worst_asset} {result.metrics.worst_asset_mae_ah:.3g}",
+                result.n_train,
+                result.n_test,
+            ]
+        )
+        rows.extend(
+            [
+                "",
+                f"[dim]{name}[/]",
+                metrics.mae_ah,
+                "",
+                metrics.mae_soh_points,
+                metrics.rmse_ah,
+                metrics.r2,
+                f"{metrics.worst_asset} {metrics.worst_asset_mae_ah:.3g}",
+                "",
+                metrics.n,
+            ]
+            for name, metrics in result.baselines.items()
+        )
+    terminal.table(
+        "evaluation",
+        [
+            "protocol",
+            "by",
+            "MAE Ah",
+            "95 % interval",
+            "MAE SoH points",
+            "RMSE Ah",
+            "R2",
+            "worst asset, MAE Ah",
+            "train rows",
+            "test rows",
+        ],
+        rows,
+    )
+
+
+def show_verdict(verdict: "Verdict") -> None:
+    """Print gates, one a row, with the reason."""
+    terminal.table(
+        "gates: " + ("[green]passed[/]" if verdict.passed else "[red]failed[/]"),
+        ["gate", "protocol", "metric", "value", "limit", "", "reason"],
+        [
+            [
+                gate.name,
+                gate.protocol,
+                gate.metric,
+                "-" if gate.value is None else gate.value,
+                gate.limit_text,
+                "[green]pass[/]" if gate.passed else "[red]FAIL[/]",
+                gate.reason,
+            ]
+            for gate in verdict.results
+        ],
+    )
+
+
+__all__ = ["evaluate", "features", "promote", "train", "validate", "versions"]

@@ -1,0 +1,38 @@
+"""Options that many commands share, and how they become Settings."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from batteryops.settings import Settings
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="Configuration file.", show_default="config/production.yaml"),
+]
+Home = Annotated[
+    Path | None,
+    typer.Option("--home", help="Folder of all state.", show_default="BATTERYOPS_HOME"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Source = Annotated[
+    str | None,
+    typer.Option(
+        "--source",
+        help="nasa, chengdu, simulated, lake, or the path of a file or folder of cycles.",
+        show_default="lake, else nasa",
+    ),
+]
+View = Annotated[
+    str | None,
+    typer.Option("--view", help="Feature view.", show_default="training.view of the settings"),
+]
+
+
+def settings_of(config: Path | None, home: Path | None) -> "Settings":
+    """The settings in force for this command."""
+    from batteryops.settings import load_settings
+
+    return load_settings(config, home=home)

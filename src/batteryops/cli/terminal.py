@@ -1,0 +1,157 @@
+"""What a person sees: tables and progress with colour, errors in one line, JSON for machines."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.status import Status
+
+    from batteryops.lifecycle.progress import Progress
+
+NEVER_WRAPPED: Final = 24
+"""Columns whose widest cell has so many characters stay on one line."""
+
+
+def console(*, stderr: bool = False) -> "Console":
+    """A Rich console; wide where the output is not a terminal, so that nothing is cut."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(file=stream, width=None if stream.isatty() else 160, highlight=False)
+
+
+def print_json(document: object) -> None:
+    """One JSON document on standard output, keys in the order given; NaN becomes null."""
+    sys.stdout.write(json.dumps(_plain(document), indent=2, allow_nan=False) + "\n")
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON document
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None  # noqa: PLR0124
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, str | int | bool):
+        return value
+    return str(value)
+
+
+def say(message: str) -> None:
+    """A line for a person, on standard error, so that standard output stays the result."""
+    console(stderr=True).print(message, soft_wrap=True)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table; numbers stand right, a cell may carry Rich markup."""
+    from rich.table import Table
+
+    grid = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for position, column in enumerate(columns):
+        numeric = bool(rows) and all(
+            isinstance(row[position], int | float) or row[position] in {"", "-"} for row in rows
+        )
+        longest = max((len(str(row[position])) for row in rows), default=0)
+        grid.add_column(
+            column,
+            justify="right" if numeric else "left",
+            overflow="fold",
+            no_wrap=longest <= NEVER_WRAPPED,
+        )
+    for row in rows:
+        grid.add_row(*(_cell(value) for value in row))
+    console().print(grid)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return "-" if value != value else f"{value:.4g}"  # noqa: PLR0124 - NaN is not itself
+    return str(value)
+
+
+@contextmanager
+def bar(description: str, *, quiet: bool = False) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar of bytes on standard error while the block runs.
+
+    Args:
+        description: what is being done.
+        quiet: show nothing.
+
+    Yields:
+        A function that is told how many bytes are done, of how many (None: unknown).
+    """
+    if quiet:
+        yield lambda done, total: None  # noqa: ARG005 - nobody is watching
+        return
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TransferSpeedColumn,
+    )
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=32),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeElapsedColumn(),
+        console=console(stderr=True),
+    ) as shown:
+        task = shown.add_task(description, total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)
+
+
+class Steps:
+    """Shows a list of steps: the one at work with a spinner, those done with a tick and a time.
+
+    Args:
+        out: where to.
+        status: Rich's spinner.
+    """
+
+    def __init__(self, out: "Console", status: "Status") -> None:
+        self._out, self._status = out, status
+        self._name, self._started = "", 0.0
+
+    def step(self, name: str) -> None:
+        """The next step begins; the one before it is done."""
+        self.finish()
+        self._name, self._started = name, time.perf_counter()
+        self._status.update(name)
+
+    def within(self, done: int, total: int) -> None:
+        """The step at work has done so many of its parts."""
+        self._status.update(f"{self._name} [dim]{done} of {total}[/]")
+
+    def finish(self) -> None:
+        """Tick the step at work."""
+        if self._name:
+            seconds = time.perf_counter() - self._started
+            self._out.print(f"[green]✓[/] {self._name} [dim]{seconds:.1f} s[/]")
+
+
+@contextmanager
+def steps(*, quiet: bool = False) -> "Iterator[Progress]":
+    """Steps on standard error while the block runs; those done are ticked.
+
+    Args:
+        quiet: show nothing.
+    """
+    if quiet:
+        from batteryops.lifecycle.progress import Silent
+
+        yield Silent()
+        return
+    out = console(stderr=True)
+    with out.status("") as status:
+        shown = Steps(out, status)
+        yield shown
+        shown.finish()

@@ -1,0 +1,251 @@
+"""The main job end to end: raw cycles to a served, gated model, and one page that shows it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import requests
+
+from batteryops.errors import BatteryOpsError
+from batteryops.features.views import get_view
+from batteryops.lifecycle.preparation import Ingested, Prepared, ingest, prepare
+from batteryops.lifecycle.progress import Progress
+from batteryops.lifecycle.promotion import promote
+from batteryops.lifecycle.registration import Registered, provenance, register
+from batteryops.lifecycle.report import DoneStep, Page, ServedAnswer, render
+from batteryops.lifecycle.sources import PUBLISHED, source_note
+from batteryops.lifecycle.training import train
+from batteryops.records.ledger import Ledger
+from batteryops.records.predictions import PredictionLog
+from batteryops.schema import LABEL
+from batteryops.settings import Settings
+
+READY_WITHIN_S: Final = 30.0
+STOPPED_WITHIN_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What the demo did, and where the page is."""
+
+    source: str
+    steps: tuple[DoneStep, ...]
+    report: Path
+    home: Path
+    registered: Registered
+    answer: ServedAnswer
+
+    @property
+    def rows(self) -> list[list[object]]:
+        """One row per step, for a table."""
+        return [[step.name, step.result, round(step.seconds, 1)] for step in self.steps]
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON document."""
+        trained = self.registered.trained
+        return {
+            "source": self.source,
+            "steps": [
+                {"name": step.name, "result": step.result, "seconds": step.seconds}
+                for step in self.steps
+            ],
+            "report": str(self.report),
+            "home": str(self.home),
+            "version": self.registered.version.version,
+            "gates_passed": trained.verdict.passed,
+            "mae_ah": {name: found.metrics.mae_ah for name, found in trained.results.items()},
+            "answer": dict(self.answer.response),
+        }
+
+
+class _Diary:
+    """Collects what each step gave and how long it took."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.done: list[DoneStep] = []
+        self._progress = progress
+
+    @contextmanager
+    def entry(self, name: str, *, has_steps: bool = False) -> Iterator[list[str]]:
+        """Time a step; one that has steps of its own lets these be shown instead."""
+        if not has_steps:
+            self._progress.step(name)
+        started = time.perf_counter()
+        result: list[str] = []
+        yield result
+        self.done.append(DoneStep(name, "; ".join(result), time.perf_counter() - started))
+
+
+def run_demo(
+    settings: Settings, *, source: str | None, config: Path | None, progress: Progress
+) -> Shown:
+    """Run the main job in a home of its own.
+
+    Args:
+        settings: its state goes to `demo/` under the home they name.
+        source: any source; when None the NASA cells if they are there, else a simulated fleet.
+        config: the configuration file, handed on to the server.
+        progress: told what is being done.
+
+    Raises:
+        BatteryOpsError: what any of the steps refuses; a failed gate stops before promotion.
+    """
+    settings = settings.model_copy(update={"home": settings.home / "demo"})
+    source = source or _best_source(settings)
+    diary = _Diary(progress)
+    with diary.entry("take in cycles") as said:
+        taken = ingest(source, settings)
+        said.append(_counts(taken))
+    with diary.entry("check quality, compute features") as said:
+        prepared = prepare(taken.recording, get_view(settings.training.view), settings)
+        said.append(
+            f"{prepared.table.height} discharges train, {prepared.set_aside.height} set aside"
+        )
+    with diary.entry("evaluate, fit, judge", has_steps=True) as said:
+        trained = train(prepared, settings, progress)
+        said.extend(
+            f"{name}: MAE {result.metrics.mae_ah:.4f} Ah, R2 {result.metrics.r2:.3f}"
+            for name, result in trained.results.items()
+        )
+    with diary.entry("package and register", has_steps=True) as said:
+        registered = register(trained, settings, out=None, progress=progress)
+        said.append(
+            f"version {registered.version.version}, gates "
+            + ("passed" if trained.verdict.passed else "FAILED")
+        )
+    with diary.entry("promote") as said:
+        promoted = promote(registered.version.version, settings)
+        said.append(f"version {promoted.version} is @champion")
+    with diary.entry("serve and ask over HTTP") as said:
+        answer = _ask(prepared, settings, config)
+        said.append(
+            f"{answer.response['capacity_ah']:.4f} Ah, measured {answer.measured_ah:.4f} Ah"
+        )
+    with diary.entry("write the page") as said:
+        report = settings.home / "report.html"
+        report.write_text(_page(registered, source, diary.done, answer, settings), "utf-8")
+        said.append(str(report))
+    return Shown(source, tuple(diary.done), report, settings.home, registered, answer)
+
+
+def _best_source(settings: Settings) -> str:
+    has_nasa = settings.data is not None and (settings.data / PUBLISHED["nasa"]).is_dir()
+    return "nasa" if has_nasa else "simulated"
+
+
+def _counts(taken: Ingested) -> str:
+    recording = taken.recording
+    return (
+        f"{recording.source}: {len(recording.asset_ids)} batteries, "
+        f"{recording.cycles.height} cycles, {recording.samples.height} samples"
+    )
+
+
+def _ask(prepared: Prepared, settings: Settings, config: Path | None) -> ServedAnswer:
+    row = prepared.table.row(prepared.table.height // 2, named=True)
+    request = {"vehicle_id": row["asset_id"], **{name: row[name] for name in prepared.view.names}}
+    with running_server(settings, config) as url:
+        ready = requests.get(f"{url}/readyz", timeout=READY_WITHIN_S)
+        response = requests.post(f"{url}/predict", json=request, timeout=READY_WITHIN_S)
+    if ready.status_code != requests.codes.ok or response.status_code != requests.codes.ok:
+        raise BatteryOpsError(
+            f"the server answered /readyz with {ready.status_code} and /predict with "
+            f"{response.status_code}: {response.text}"
+        )
+    body = response.json()
+    with PredictionLog(settings.predictions_url) as log:
+        logged = log.get(body["prediction_id"])
+    if logged is None or logged.capacity_ah != body["capacity_ah"]:
+        raise BatteryOpsError(f"answer {body['prediction_id']} is not in the prediction log")
+    return ServedAnswer(
+        request=request,
+        status=f"{response.status_code} {response.reason}",
+        response=body,
+        measured_ah=row[LABEL],
+        note=(
+            "The champion was fitted on this discharge among others; how good it is on batteries "
+            "it never saw stands above. The answer is in the prediction log."
+        ),
+    )
+
+
+@contextmanager
+def running_server(settings: Settings, config: Path | None) -> Iterator[str]:
+    """Start `batteryops serve` on a free port, yield its URL, and end it.
+
+    Raises:
+        BatteryOpsError: when it does not come up.
+    """
+    command = [sys.executable, "-m", "batteryops", "serve", "--json", "--port", "0"]
+    command += ["--home", str(settings.home)]
+    command += ["--config", str(config)] if config else []
+    log = settings.home / "server.log"
+    with (
+        log.open("wb") as errors,
+        subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            command, stdout=subprocess.PIPE, stderr=errors, env=_environment(settings)
+        ) as server,
+    ):
+        try:
+            yield _url(server, log)
+        finally:
+            server.send_signal(signal.SIGTERM)
+            try:
+                server.wait(STOPPED_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                server.kill()
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    given = dict(os.environ)
+    if settings.data is not None:
+        given["BATTERYOPS_DATA"] = str(settings.data)
+    return given
+
+
+def _url(server: subprocess.Popen[bytes], log: Path) -> str:
+    assert server.stdout is not None  # noqa: S101 - it was opened as a pipe
+    line = server.stdout.readline()  # blocks until it is ready, or has ended
+    try:
+        return str(json.loads(line)["url"])
+    except (ValueError, KeyError, TypeError) as error:
+        said = log.read_text("utf-8", "replace").strip().splitlines()[-3:]
+        raise BatteryOpsError(f"the server did not start: {' '.join(said) or line!r}") from error
+
+
+def _page(
+    registered: Registered,
+    source: str,
+    steps: list[DoneStep],
+    answer: ServedAnswer,
+    settings: Settings,
+) -> str:
+    with Ledger(settings.ledger_url) as ledger:
+        entries = ledger.entries(limit=20)
+    version = registered.version
+    return render(
+        Page(
+            trained=registered.trained,
+            title="From raw cycles to a served, gated model",
+            subtitle=(
+                f"{settings.registry.model_name} version {version.version}, "
+                f"trained on {registered.trained.prepared.source}"
+            ),
+            source_note=source_note(source),
+            provenance={
+                "command": f"batteryops demo --source {source}",
+                **provenance(registered.trained.prepared, settings),
+            },
+            steps=steps,
+            answer=answer,
+            ledger=entries,
+        )
+    )

@@ -1,0 +1,141 @@
+"""Measure the configured model under protocols, on cycles or on a feature table as it is."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from batteryops.errors import DataError
+from batteryops.evaluation.protocol_run import Fit, ProtocolResult, evaluate_protocol
+from batteryops.evaluation.protocols import PROTOCOLS
+from batteryops.features.files import read_feature_table
+from batteryops.features.views import FeatureView, get_view
+from batteryops.lifecycle.preparation import prepare
+from batteryops.lifecycle.progress import Progress
+from batteryops.lifecycle.sources import default_source, open_source
+from batteryops.models import boosting
+from batteryops.schema import LABEL
+from batteryops.settings import Settings
+
+
+def booster_fit(names: tuple[str, ...], parameters: Mapping[str, Any], seed: int) -> Fit:
+    """A `fit` for the protocols: XGBoost with these parameters, afresh for every fold."""
+
+    def fit(
+        features: NDArray[np.float32], labels: NDArray[np.float64]
+    ) -> Callable[[NDArray[np.float32]], NDArray[np.float64]]:
+        booster = boosting.fit(
+            features, labels, feature_names=names, parameters=parameters, seed=seed
+        )
+        return lambda rows: boosting.predict(booster, rows)
+
+    return fit
+
+
+def nominal_capacities(
+    table: pl.DataFrame, settings: Settings, profile: str | None = None
+) -> dict[str, float]:
+    """Nominal capacity (Ah) of every asset of a table.
+
+    Args:
+        table: rows with `asset_id`.
+        settings: says which asset has which profile.
+        profile: take every asset to have this one instead.
+
+    Raises:
+        UnknownAssetError: an asset without a profile.
+        DataError: a profile without nominal capacity.
+    """
+    return {
+        asset: (settings.profile(profile) if profile else settings.profile_of(asset)).nominal_ah
+        for asset in table["asset_id"].unique(maintain_order=True)
+    }
+
+
+def evaluate_table(  # noqa: PLR0913 - what is evaluated, and how
+    table: pl.DataFrame,
+    view: FeatureView,
+    protocol: str,
+    settings: Settings,
+    *,
+    profile: str | None = None,
+    progress: Progress | None = None,
+) -> ProtocolResult:
+    """Run one protocol with the configured model on a labelled feature table.
+
+    Args:
+        table: `asset_id`, `op_index`, the view's features, `capacity_ah`; row order matters to the
+            protocol `random`.
+        view: names the features.
+        protocol: one of `evaluation.protocols.PROTOCOLS`.
+        settings: parameters, seed, groups, shares.
+        profile: take every asset to have this profile.
+        progress: told how many folds are done.
+
+    Raises:
+        DataError: an unknown protocol, or too few rows or assets for it.
+        UnknownAssetError: an asset without a profile.
+    """
+    training = settings.training
+    # one thread for each fold and several folds at a time: threads within a fit wait for each other
+    workers = int(training.parameters.get("n_jobs", 1))
+    parameters = {**training.parameters, "n_jobs": 1}
+    return evaluate_protocol(
+        table,
+        view.names,
+        protocol,
+        booster_fit(view.names, parameters, training.seed),
+        settings=settings.evaluation,
+        nominal_ah=nominal_capacities(table, settings, profile),
+        seed=training.seed,
+        progress=progress.within if progress is not None else None,
+        workers=max(1, workers),
+    )
+
+
+def evaluate_source(  # noqa: PLR0913 - all by name: what to evaluate on, and how
+    settings: Settings,
+    *,
+    features_file: Path | None,
+    source: str | None,
+    view: str | None,
+    protocol: str,
+    profile: str | None,
+    progress: Progress,
+) -> dict[str, ProtocolResult]:
+    """Evaluate a feature table as it is, or cycles after the quality checks.
+
+    Args:
+        settings: parameters, seed, groups, shares.
+        features_file: a feature table; none of its labelled rows is left out.
+        source: cycles, when no table is given.
+        view: the feature view; the configured one when None.
+        protocol: a protocol's name, or `all`.
+        profile: take every asset to have this profile.
+        progress: told what is being done.
+
+    Raises:
+        DataError: both or neither can be used, or the protocol is unknown.
+    """
+    if protocol not in (*PROTOCOLS, "all"):
+        raise DataError(f"protocol {protocol!r}; expected one of {', '.join(PROTOCOLS)}, or all")
+    if features_file is not None and source is not None:
+        raise DataError("given both --features and --source; expected one of them")
+    chosen = get_view(view or settings.training.view)
+    if features_file is not None:
+        progress.step(f"read {features_file}")
+        table = read_feature_table(features_file, chosen.names, labelled=True).drop_nulls(LABEL)
+    else:
+        progress.step("read cycles, check them, compute features")
+        recording = open_source(source or default_source(settings), settings, kinds=(chosen.kind,))
+        table = prepare(recording, chosen, settings).table
+    results = {}
+    for name in PROTOCOLS if protocol == "all" else (protocol,):
+        progress.step(f"evaluate: {name}")
+        results[name] = evaluate_table(
+            table, chosen, name, settings, profile=profile, progress=progress
+        )
+    return results

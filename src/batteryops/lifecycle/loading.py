@@ -1,0 +1,51 @@
+"""From what a person names (a folder, a version, an alias) to a verified model package."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from batteryops.models.package import ModelPackage, load_package
+from batteryops.registry.mlflow_tracking import ModelRegistry
+from batteryops.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A package, and where it stands.
+
+    Args:
+        package: verified against its manifest.
+        version: the registry's version number as text, or `unregistered`.
+        role: `champion`, `challenger`, `candidate` or `archived`.
+    """
+
+    package: ModelPackage
+    version: str
+    role: str
+
+
+def open_registry(settings: Settings) -> ModelRegistry:
+    """The registry that the settings name."""
+    return ModelRegistry(
+        tracking_uri=settings.tracking_uri,
+        artifact_root=settings.artifact_root,
+        experiment=settings.registry.experiment,
+        model_name=settings.registry.model_name,
+    )
+
+
+def load_model(named: str, settings: Settings) -> LoadedModel:
+    """Load a model by folder, version number or alias (`champion`, `@champion`).
+
+    Raises:
+        RegistryError: no such version or alias.
+        PackageError: the package is incomplete, changed, or cannot be computed here.
+    """
+    folder = Path(named)
+    if folder.is_dir():
+        return LoadedModel(load_package(folder), "unregistered", "candidate")
+    registry = open_registry(settings)
+    version = (
+        registry.version(int(named)) if named.isdigit() else registry.version_at(named.lstrip("@"))
+    )
+    package = load_package(registry.package_of(version.version, settings.packages))
+    return LoadedModel(package, str(version.version), version.status)

@@ -1,0 +1,131 @@
+"""Plots of the report: how the assets age, and errors per protocol and asset; PNG bytes."""
+
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Final
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from batteryops.evaluation.protocol_run import ProtocolResult
+from batteryops.schema import LABEL
+
+COLOURS: Final = {
+    "model": "#0b6e4f",
+    "mean": "#c9c9c9",
+    "ridge": "#8aa1b1",
+    "last_measured_capacity": "#e0a458",
+}
+GREY: Final = "#555555"
+
+
+def draw_ageing(table: pl.DataFrame, set_aside: pl.DataFrame) -> bytes:
+    """Capacity of every asset over its cycles; set-aside cycles as crosses.
+
+    Args:
+        table: `asset_id`, `op_index`, `capacity_ah` of the rows that train.
+        set_aside: the same columns of rows that do not.
+    """
+    figure, axes = _figure(9.5, 4.2)
+    for (asset,), rows in table.group_by("asset_id", maintain_order=True):
+        ordered = rows.sort("op_index")
+        axes.plot(ordered["op_index"], ordered[LABEL], linewidth=1.1, alpha=0.75, label=str(asset))
+    faulty = set_aside.drop_nulls(LABEL)
+    if faulty.height:
+        axes.scatter(
+            faulty["op_index"],
+            faulty[LABEL],
+            marker="x",
+            s=16,
+            linewidths=0.9,
+            color="#b3261e",
+            label="set aside",
+            zorder=3,
+        )
+    axes.set_xlabel("position in the asset's list of operations")
+    axes.set_ylabel("capacity (Ah)")
+    axes.set_ylim(bottom=0)
+    if table["asset_id"].n_unique() <= 30:  # noqa: PLR2004 - more names do not fit beside a plot
+        axes.legend(
+            fontsize=7, ncols=2, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.02)
+        )
+    return _png(figure)
+
+
+def draw_protocols(results: Mapping[str, ProtocolResult]) -> bytes:
+    """MAE of the model and of each baseline, by protocol, with the model's bootstrap interval."""
+    figure, axes = _figure(9.5, 3.6)
+    names = list(COLOURS)
+    width = 0.8 / len(names)
+    for position, name in enumerate(names):
+        shift = (position - (len(names) - 1) / 2) * width
+        places, heights = [], []
+        for place, result in enumerate(results.values()):
+            found = result.metrics if name == "model" else result.baselines.get(name)
+            if found is None:
+                continue
+            places.append(place + shift)
+            heights.append(found.mae_ah)
+            axes.text(
+                place + shift,
+                found.mae_ah,
+                f"{found.mae_ah:.3f}",
+                ha="center",
+                va="bottom",
+                fontsize=7.5,
+                color=GREY,
+            )
+        axes.bar(places, heights, width * 0.92, color=COLOURS[name], label=name.replace("_", " "))
+    for place, result in enumerate(results.values()):
+        interval = result.intervals["mae_ah"]
+        if np.isfinite(interval.low):
+            axes.vlines(
+                place - (len(names) - 1) / 2 * width,
+                interval.low,
+                interval.high,
+                color="black",
+                linewidth=1.2,
+            )
+    axes.set_xticks(range(len(results)), [name.replace("_", " ") for name in results])
+    axes.set_ylabel("MAE (Ah)")
+    axes.legend(frameon=False, fontsize=8, ncols=len(names), loc="upper left")
+    axes.margins(y=0.18)
+    return _png(figure)
+
+
+def draw_assets(result: ProtocolResult) -> bytes:
+    """MAE of every asset under one protocol, worst first."""
+    rows = result.per_asset.sort("mae_ah", descending=True).head(40)
+    figure, axes = _figure(9.5, 2.9)
+    axes.bar(rows["asset_id"].to_list(), rows["mae_ah"].to_list(), color=COLOURS["model"])
+    axes.axhline(result.metrics.mae_ah, color=GREY, linewidth=1, linestyle="--")
+    axes.annotate(
+        f"all cycles: {result.metrics.mae_ah:.3f} Ah",
+        (rows.height - 0.5, result.metrics.mae_ah),
+        ha="right",
+        va="bottom",
+        fontsize=8,
+        color=GREY,
+    )
+    axes.set_ylabel("MAE (Ah)")
+    axes.tick_params(axis="x", labelrotation=75, labelsize=7.5)
+    return _png(figure)
+
+
+def _figure(width_in: float, height_in: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", linewidth=0.5, alpha=0.35)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=140)
+    return buffer.getvalue()

@@ -1,0 +1,173 @@
+"""Answers for a file: of features, or of raw cycles whose features are computed first."""
+
+import json
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from batteryops.errors import DataError
+from batteryops.features.files import SUFFIXES, read_feature_table
+from batteryops.features.validation import check_table
+from batteryops.features.views import FeatureView, feature_table, matrix
+from batteryops.lifecycle.evaluation import nominal_capacities
+from batteryops.lifecycle.loading import LoadedModel, load_model
+from batteryops.records.identifiers import new_id
+from batteryops.records.predictions import PredictionLog, PredictionRecord
+from batteryops.schema import FEATURE_KEY, LABEL
+from batteryops.settings import Settings
+from batteryops.telemetry import read
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What was answered, in the order of the input.
+
+    Args:
+        table: `asset_id`, `op_index`, `capacity_ah` (predicted), `soh`, `prediction_id`.
+        model_version: which version answered.
+        request_id: under which all of them stand in the log.
+        left_out: cycles without a required feature, which cannot be answered.
+    """
+
+    table: pl.DataFrame
+    model_version: str
+    request_id: str
+    left_out: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON document."""
+        return {
+            "model_version": self.model_version,
+            "request_id": self.request_id,
+            "left_out": self.left_out,
+            "predictions": self.table.to_dicts(),
+        }
+
+
+def predict_file(file: Path, model: str, settings: Settings) -> Answers:
+    """Answer for every row of a file; each answer is in the log before this returns.
+
+    Args:
+        file: a feature table (.csv, .parquet), one request or a list of them (.json), or anything
+            that `telemetry.read` knows.
+        model: a package folder, a version number or an alias.
+        settings: where the registry and the log are.
+
+    Raises:
+        DataError: a file that cannot be read, a wrong unit, an asset of another level.
+        RegistryError, PackageError: the model cannot be had.
+        RecordsError: the log is out of reach; then nothing is answered.
+    """
+    loaded = load_model(model, settings)
+    view = loaded.package.view
+    table = _features_of(file, view)
+    complete = table.drop_nulls(view.required)
+    if complete.is_empty():
+        raise DataError(f"{file}: none of {table.height} cycles has every required feature")
+    _refuse_other_levels(complete, loaded, settings)
+    check_table(view, complete)
+    return _answer(complete, loaded, settings, left_out=table.height - complete.height)
+
+
+def _features_of(file: Path, view: FeatureView) -> pl.DataFrame:
+    if file.suffix == ".json":
+        return _from_json(file, view)
+    if file.suffix in SUFFIXES and set(view.required) & set(_columns(file)):
+        return read_feature_table(file, view.names, labelled=False)
+    return feature_table(view, read(file, kinds=(view.kind,)))
+
+
+def _columns(file: Path) -> list[str]:
+    try:
+        scan = pl.scan_csv(file) if file.suffix == ".csv" else pl.scan_parquet(file)
+        return scan.collect_schema().names()
+    except (pl.exceptions.PolarsError, OSError):
+        return []  # the reader that gets the file says what is wrong with it
+
+
+def _from_json(file: Path, view: FeatureView) -> pl.DataFrame:
+    try:
+        document = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} cannot be read as JSON: {error}") from error
+    rows = document if isinstance(document, list) else [document]
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{file}: expected one request body, or a list of them")
+    missing = sorted(
+        {name for row in rows for name in ("vehicle_id", *view.required) if name not in row}
+    )
+    if missing:
+        raise DataError(
+            f"{file}: missing {', '.join(missing)}; expected vehicle_id, {', '.join(view.names)}"
+        )
+    try:
+        return pl.DataFrame(
+            {
+                "asset_id": pl.Series([row["vehicle_id"] for row in rows], dtype=pl.String),
+                "op_index": pl.Series(
+                    [row.get("op_index", position) for position, row in enumerate(rows, 1)],
+                    dtype=pl.Int32,
+                ),
+                **{
+                    name: pl.Series([row.get(name) for row in rows], dtype=pl.Float64, strict=True)
+                    for name in view.names
+                },
+                LABEL: pl.Series([None] * len(rows), dtype=pl.Float64),
+            }
+        )
+    except (TypeError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{file}: a value has the wrong type: {error}") from error
+
+
+def _refuse_other_levels(table: pl.DataFrame, loaded: LoadedModel, settings: Settings) -> None:
+    level = loaded.package.manifest.level
+    for asset in table["asset_id"].unique(maintain_order=True):
+        profile = settings.profile_of(asset)
+        if profile.level != level:
+            raise DataError(
+                f"asset {asset!r} is a {profile.level} (profile {profile.name}); "
+                f"the model was trained on {level}s"
+            )
+
+
+def _answer(
+    table: pl.DataFrame, loaded: LoadedModel, settings: Settings, *, left_out: int
+) -> Answers:
+    package = loaded.package
+    names = package.view.names
+    nominal = nominal_capacities(table, settings)
+    started = time.perf_counter()
+    capacity_ah = package.predict_batch(matrix(package.view, table))
+    latency_ms = 1000.0 * (time.perf_counter() - started)
+    soh = capacity_ah / np.array([nominal[asset] for asset in table["asset_id"]])
+    answered_at, request_id = datetime.now(UTC), new_id()
+    records = [
+        PredictionRecord(
+            prediction_id=new_id(),
+            request_id=request_id,
+            answered_at=answered_at,
+            vehicle_id=row["asset_id"],
+            model_name=settings.registry.model_name,
+            model_version=loaded.version,
+            package_fingerprint=package.fingerprint,
+            role=loaded.role,
+            features={name: row[name] for name in names},
+            capacity_ah=float(capacity),
+            soh=float(share),
+            latency_ms=latency_ms,
+        )
+        for row, capacity, share in zip(table.iter_rows(named=True), capacity_ah, soh, strict=True)
+    ]
+    with PredictionLog(settings.predictions_url) as log:
+        log.append(records)
+    answers = table.select(FEATURE_KEY).with_columns(
+        pl.Series("capacity_ah", capacity_ah),
+        pl.Series("soh", soh),
+        pl.Series("prediction_id", [record.prediction_id for record in records]),
+    )
+    return Answers(answers, loaded.version, request_id, left_out)

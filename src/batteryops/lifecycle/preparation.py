@@ -1,0 +1,170 @@
+"""From a recording to rows that may train a model, with every row set aside on record."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import polars as pl
+
+from batteryops.errors import DataError
+from batteryops.features.views import FeatureView, feature_table, get_view
+from batteryops.lifecycle.sources import default_source, open_source
+from batteryops.quality.checks import (
+    MeanColumns,
+    QualityReport,
+    check_features,
+    check_recording,
+)
+from batteryops.quality.quarantine import QuarantineStore
+from batteryops.records.ledger import DATA_INGESTED, Entry, Ledger
+from batteryops.schema import LABEL, Recording, fingerprint
+from batteryops.settings import Settings
+from batteryops.telemetry import Lake
+
+MEANS: Final = MeanColumns(
+    voltage="voltage_V_mean", current="current_A_mean", temperature="temperature_C_mean"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """A recording that was checked and stands in the lake."""
+
+    recording: Recording
+    report: QualityReport
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One row per cycle that may train.
+
+    Args:
+        table: `asset_id`, `op_index`, the view's features, `capacity_ah`; complete and labelled.
+        set_aside: the rows that may not train, same columns.
+        view: what computed the features.
+        report: what was checked, and each row that was set aside with its reasons.
+        source: where the cycles came from.
+        fingerprint: SHA-256 of `table`.
+    """
+
+    table: pl.DataFrame
+    set_aside: pl.DataFrame
+    view: FeatureView
+    report: QualityReport
+    source: str
+    fingerprint: str
+
+
+def ingest(source: str, settings: Settings) -> Ingested:
+    """Check a recording and write it to the lake; the ledger keeps a line.
+
+    Cycles with problems are taken in too: the quarantine says which, and why, and training leaves
+    them out. Taking the same recording in again changes nothing in the lake.
+
+    Raises:
+        DataError: the source cannot be read, an asset has no profile, or the recording as a whole
+            breaks a limit (then nothing is written).
+    """
+    recording = open_source(source, settings)
+    report = check_recording(recording, settings.profile_of, settings.quality)
+    refuse_unless_accepted(report, recording.source)
+    Lake(settings.lake).write(recording)
+    QuarantineStore(settings.quarantine).write(_name(source), report.quarantine)
+    with Ledger(settings.ledger_url) as ledger:
+        entry = ledger.append(
+            DATA_INGESTED,
+            source,
+            {
+                "assets": recording.asset_ids,
+                "cycles": recording.cycles.height,
+                "samples": recording.samples.height,
+                "samples_sha256": fingerprint(recording.samples),
+                "cycles_sha256": fingerprint(recording.cycles),
+                "quarantined_cycles": report.quarantined_rows,
+            },
+        )
+    return Ingested(recording, report, entry)
+
+
+def refuse_unless_accepted(report: QualityReport, source: str) -> None:
+    """Raise with every broken limit when a data set may not be used.
+
+    Raises:
+        DataError: when `report` does not accept the data.
+    """
+    if not report.accepted:
+        broken = "; ".join(check.message for check in report.checks if check.exceeded)
+        raise DataError(f"{source} may not be used: {broken}")
+
+
+def prepare(recording: Recording, view: FeatureView, settings: Settings) -> Prepared:
+    """Compute a view's features and keep the rows that may train.
+
+    Raises:
+        DataError: when too much would be set aside, or nothing remains.
+    """
+    raw = check_recording(recording, settings.profile_of, settings.quality)
+    return prepare_table(
+        feature_table(view, recording), view, settings, source=recording.source, raw=raw
+    )
+
+
+def prepare_table(
+    table: pl.DataFrame,
+    view: FeatureView,
+    settings: Settings,
+    *,
+    source: str,
+    raw: QualityReport | None = None,
+) -> Prepared:
+    """Check a feature table and keep the rows that may train.
+
+    Args:
+        table: `asset_id`, `op_index`, the view's features, `capacity_ah`.
+        view: what computed the features.
+        settings: limits and profiles.
+        source: where it came from, for messages and the ledger.
+        raw: what the checks of the raw cycles said, when there are any.
+
+    Raises:
+        DataError: when too much would be set aside, or nothing remains.
+    """
+    report = _judge(table, view, settings, raw)
+    refuse_unless_accepted(report, source)
+    kept = report.kept(table)
+    if kept.is_empty():
+        raise DataError(
+            f"{source}: all {table.height} cycles were set aside; "
+            "see `batteryops data check --list` for the reasons"
+        )
+    return Prepared(kept, report.set_aside(table), view, report, source, fingerprint(kept))
+
+
+def check_source(source: str | None, settings: Settings) -> tuple[QualityReport, str]:
+    """Check cycles, and their summary features, as training would; and say what was read.
+
+    Raises:
+        DataError: the source cannot be read.
+        UnknownAssetError: an asset without a profile.
+    """
+    view = get_view(settings.training.view)
+    recording = open_source(source or default_source(settings), settings)
+    report = check_recording(recording, settings.profile_of, settings.quality)
+    if (recording.cycles["kind"] == view.kind).any():  # trips and charges have no such summary
+        report = _judge(feature_table(view, recording), view, settings, report)
+    return report, recording.source
+
+
+def _judge(
+    table: pl.DataFrame, view: FeatureView, settings: Settings, raw: QualityReport | None
+) -> QualityReport:
+    """Check features of cycles whose records are sound; a crashed run has none to speak of."""
+    sound = table if raw is None else raw.kept(table, "prediction")
+    report = check_features(
+        sound, settings.profile_of, settings.quality, MEANS, required=(*view.required, LABEL)
+    )
+    return report if raw is None else raw.merge(report)
+
+
+def _name(source: str) -> str:
+    return source.strip("/").replace("/", "_") or "source"

@@ -1,0 +1,102 @@
+"""Putting a version in service: gates first, then the alias, then the ledger."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from batteryops.errors import GateError, RegistryError
+from batteryops.evaluation.gates import Verdict
+from batteryops.lifecycle.loading import load_model, open_registry
+from batteryops.records.ledger import MODEL_PROMOTED, Entry, Ledger
+from batteryops.settings import Settings
+
+ALIASES: Final = ("champion", "challenger")
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """What a promotion did.
+
+    Args:
+        version: now at the alias.
+        alias: `champion` or `challenger`.
+        replaced: the version that stood there before, None when there was none.
+        forced: whether a failed gate was overruled.
+        entry: the ledger's line.
+    """
+
+    version: int
+    alias: str
+    replaced: int | None
+    forced: bool
+    entry: Entry
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON document."""
+        return {
+            "version": self.version,
+            "alias": self.alias,
+            "replaced": self.replaced,
+            "forced": self.forced,
+            "ledger": self.entry.sequence,
+        }
+
+
+def promote(
+    version: int,
+    settings: Settings,
+    *,
+    to: str = "champion",
+    force: bool = False,
+    reason: str | None = None,
+) -> Promoted:
+    """Move an alias to a version whose package is sound and whose gates passed.
+
+    The version that held the alias before is archived when it was the champion. Promoting the
+    version that already stands there changes nothing but is still recorded.
+
+    Args:
+        version: the registry's number.
+        settings: where registry and ledger are.
+        to: `champion` or `challenger`.
+        force: overrule failed gates; needs `reason`.
+        reason: kept in the ledger.
+
+    Raises:
+        GateError: a gate failed and it was not forced, or forced without a reason.
+        RegistryError: no such version or alias.
+        PackageError: the package is changed or cannot be computed here; force does not help.
+    """
+    if to not in ALIASES:
+        raise RegistryError(f"alias {to!r}; expected one of {', '.join(ALIASES)}")
+    if force and not (reason and reason.strip()):
+        raise GateError("--force was given without --reason; say why, it is kept in the ledger")
+    registry = open_registry(settings)
+    package = load_model(str(version), settings).package
+    verdict = Verdict.from_json(package.document("gates"))
+    if not verdict.passed and not force:
+        failures = "; ".join(gate.reason for gate in verdict.failures)
+        raise GateError(
+            f"version {version} cannot be promoted, it failed {len(verdict.failures)} "
+            f"gate{'s' * (len(verdict.failures) > 1)}: {failures}; "
+            "overrule with --force --reason TEXT"
+        )
+    before = registry.find_alias(to)
+    replaced = before.version if before is not None and before.version != version else None
+    registry.set_alias(version, to)
+    if replaced is not None and to == "champion":
+        registry.archive(replaced)
+    with Ledger(settings.ledger_url) as ledger:
+        entry = ledger.append(
+            MODEL_PROMOTED,
+            f"{settings.registry.model_name}/{version}",
+            {
+                "alias": to,
+                "replaced": replaced,
+                "gates_passed": verdict.passed,
+                "failed_gates": [gate.name for gate in verdict.failures],
+                "forced": force and not verdict.passed,
+                "reason": reason,
+                "package_fingerprint": package.fingerprint,
+            },
+        )
+    return Promoted(version, to, replaced, force and not verdict.passed, entry)

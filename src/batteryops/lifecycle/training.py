@@ -1,0 +1,101 @@
+"""Evaluate under every protocol, fit on all rows, and let the gates judge."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import xgboost as xgb
+
+from batteryops.evaluation.gates import Gate, Verdict, judge
+from batteryops.evaluation.protocol_run import ProtocolResult
+from batteryops.evaluation.protocols import PROTOCOLS
+from batteryops.features.views import matrix
+from batteryops.lifecycle.evaluation import evaluate_table
+from batteryops.lifecycle.preparation import Prepared
+from batteryops.lifecycle.progress import Progress
+from batteryops.lifecycle.ranges import count_out_of_range
+from batteryops.models import boosting
+from batteryops.models.onnx_twin import max_difference_ah, to_onnx
+from batteryops.schema import LABEL
+from batteryops.settings import Settings
+
+DIAGNOSED: Final = "unseen_assets"
+"""The protocol whose predictions the diagnostic plots show: the one that decides promotion."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A fitted model and everything that was found out about it; nothing is written yet.
+
+    Args:
+        booster: fitted on all rows of `prepared`.
+        onnx: its ONNX twin, serialised.
+        prepared: what it was fitted on, and what was set aside.
+        results: by protocol; measured by models fitted on that protocol's training rows.
+        facts: of the fit itself: time, predictions out of range, parity of the twin.
+        verdict: what the gates said.
+    """
+
+    booster: xgb.Booster
+    onnx: bytes
+    prepared: Prepared
+    results: Mapping[str, ProtocolResult]
+    facts: Mapping[str, float]
+    verdict: Verdict
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Every metric as `protocol.metric`, baselines as `protocol.baseline.metric`."""
+        found = {f"training.{name}": value for name, value in self.facts.items()}
+        for protocol, result in self.results.items():
+            found |= {f"{protocol}.{name}": value for name, value in result.facts().items()}
+            for baseline, facts in result.baseline_facts().items():
+                found |= {f"{protocol}.{baseline}.{name}": value for name, value in facts.items()}
+        return found
+
+
+def train(prepared: Prepared, settings: Settings, progress: Progress) -> Trained:
+    """Evaluate under every protocol, fit on all rows, and let the gates judge.
+
+    The models of the protocols are thrown away; what they measured stands for the model that is
+    fitted on all rows. Writes nothing.
+
+    Raises:
+        DataError: too few assets or rows for a protocol.
+    """
+    table, view, training = prepared.table, prepared.view, settings.training
+    results: dict[str, ProtocolResult] = {}
+    for protocol in PROTOCOLS:
+        progress.step(f"evaluate {protocol}")
+        results[protocol] = evaluate_table(table, view, protocol, settings, progress=progress)
+    progress.step(f"fit on {table.height} rows")
+    features, labels = matrix(view, table), table[LABEL].to_numpy()
+    started = time.perf_counter()
+    booster = boosting.fit(
+        features,
+        labels,
+        feature_names=view.names,
+        parameters=training.parameters,
+        seed=training.seed,
+    )
+    training_time_s = time.perf_counter() - started
+    progress.step("convert to ONNX and compare")
+    onnx = to_onnx(booster, len(view.names))
+    predictions = [result.predictions for result in results.values()]
+    facts = {
+        "training_time_s": training_time_s,
+        "predictions_out_of_range": float(
+            sum(
+                count_out_of_range(rows["asset_id"], rows["predicted_ah"].to_numpy(), settings)
+                for rows in predictions
+            )
+        ),
+        "onnx_max_difference_ah": max_difference_ah(booster, onnx, features),
+    }
+    verdict = judge(
+        [Gate.parse(gate) for gate in training.gates],
+        {"training": facts, **{name: result.facts() for name, result in results.items()}},
+        {name: result.baseline_facts() for name, result in results.items()},
+    )
+    return Trained(booster, onnx, prepared, results, facts, verdict)

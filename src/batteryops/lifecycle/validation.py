@@ -1,0 +1,148 @@
+"""Gates on a saved model, with test data of the user's choice."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batteryops.errors import DataError
+from batteryops.evaluation.gates import Gate, Verdict, judge
+from batteryops.evaluation.metrics import Predictions, nominal_per_row, score
+from batteryops.features.files import read_feature_table
+from batteryops.features.validation import check_table
+from batteryops.features.views import FeatureView, get_view, matrix
+from batteryops.lifecycle.evaluation import nominal_capacities
+from batteryops.lifecycle.loading import load_model
+from batteryops.lifecycle.ranges import count_out_of_range
+from batteryops.models import boosting
+from batteryops.schema import LABEL
+from batteryops.settings import Settings
+
+TEST_DATA: Final = "test_data"
+"""Name of the protocol of gates on given test data."""
+
+BARE_MODELS: Final = (".ubj", ".json")
+"""Suffixes of XGBoost's own files, which can be validated without a package."""
+
+NAMED_ASSETS: Final = 5
+"""How many assets a note names before it says that there are more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """A verdict on a saved model, what was measured, and what a reader should know of it."""
+
+    verdict: Verdict
+    metrics: Mapping[str, float]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON document."""
+        return {
+            **self.verdict.to_json(),
+            "reasons": list(self.verdict.reasons),
+            "metrics": dict(self.metrics),
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """What is judged: a view and a function of its features."""
+
+    view: FeatureView
+    predict: Callable[[NDArray[np.float32]], NDArray[np.float64]]
+    training_assets: frozenset[str]
+    notes: tuple[str, ...]
+
+
+def validate_model(
+    model: str,
+    test_data: Path | None,
+    settings: Settings,
+    *,
+    threshold_mae_ah: float,
+    threshold_r2: float,
+) -> Validated:
+    """Judge a saved model on test data; without test data, repeat the verdict of its training.
+
+    Args:
+        model: a package folder, an XGBoost file, a version number or an alias.
+        test_data: a labelled feature table that the model was not trained on.
+        settings: profiles of the assets, and the configured view for a bare XGBoost file.
+        threshold_mae_ah: MAE must be below this.
+        threshold_r2: R2 must be above this.
+
+    Raises:
+        DataError: test data that cannot be read, or none for a bare XGBoost file.
+        PackageError: a model that is incomplete, changed, or of another view.
+    """
+    if test_data is None:
+        if Path(model).suffix in BARE_MODELS:
+            raise DataError(f"{model} carries no verdict of its own; give --test-data to judge it")
+        package = load_model(model, settings).package
+        return Validated(Verdict.from_json(package.document("gates")), {}, ())
+    candidate = _open(model, settings)
+    return _judge(candidate, test_data, settings, threshold_mae_ah, threshold_r2)
+
+
+def _open(model: str, settings: Settings) -> _Candidate:
+    if Path(model).suffix in BARE_MODELS:
+        view = get_view(settings.training.view)
+        booster = boosting.read_booster(Path(model), view.names)
+        note = f"{model} carries no manifest; its features are taken to be those of {view.name}"
+        return _Candidate(view, lambda rows: boosting.predict(booster, rows), frozenset(), (note,))
+    package = load_model(model, settings).package
+    assets = frozenset(package.manifest.training_assets)
+    return _Candidate(package.view, package.predict_batch, assets, ())
+
+
+def _judge(
+    candidate: _Candidate,
+    test_data: Path,
+    settings: Settings,
+    threshold_mae_ah: float,
+    threshold_r2: float,
+) -> Validated:
+    view = candidate.view
+    table = read_feature_table(test_data, view.names, labelled=True).drop_nulls(LABEL)
+    if table.is_empty():
+        raise DataError(f"{test_data}: no row has a label; expected some in {LABEL}")
+    check_table(view, table)
+    predicted_ah = candidate.predict(matrix(view, table))
+    nominal = nominal_capacities(table, settings)
+    found = score(
+        Predictions(
+            table["asset_id"].to_numpy().astype(object),
+            table[LABEL].to_numpy(),
+            predicted_ah,
+            nominal_per_row(table["asset_id"], nominal),
+        )
+    )
+    facts = found.facts() | {
+        "predictions_out_of_range": float(
+            count_out_of_range(table["asset_id"], predicted_ah, settings)
+        )
+    }
+    verdict = judge(
+        [
+            Gate("mae", TEST_DATA, "mae_ah", "<", threshold_mae_ah),
+            Gate("r2", TEST_DATA, "r2", ">", threshold_r2),
+            Gate("prediction_range", TEST_DATA, "predictions_out_of_range", "<=", 0.0),
+        ],
+        {TEST_DATA: facts},
+        {},
+    )
+    notes = list(candidate.notes)
+    seen = sorted(candidate.training_assets & set(table["asset_id"]))
+    if seen:
+        more = ", …" if len(seen) > NAMED_ASSETS else ""
+        notes.append(
+            f"{len(seen)} of {found.n_assets} test assets were in training "
+            f"({', '.join(seen[:NAMED_ASSETS])}{more}); this does not show how the model does "
+            "on batteries it never saw"
+        )
+    return Validated(verdict, facts, tuple(notes))

@@ -1,0 +1,117 @@
+"""Feature tables in files: published names, row order, and every way a file can be wrong."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from batteryops.errors import DataError
+from batteryops.features.files import read_feature_table, write_feature_table
+
+FEATURES = ("voltage_V_mean", "discharge_time_s")
+
+
+def _published() -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "cycle": [4, 2],
+            "capacity": [1.8, 1.9],
+            "voltage_V_mean": [3.5, 3.6],
+            "discharge_time_s": [3600, 3700],  # whole numbers, as CSV writers leave them
+            "battery_id": ["B0005", "B0005"],
+            "remark": ["x", "y"],
+        }
+    )
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_published_names_are_read_under_ours_in_the_order_of_the_file(
+    tmp_path: Path, suffix: str
+) -> None:
+    file = tmp_path / f"table{suffix}"
+    write_feature_table(_published(), file)
+
+    table = read_feature_table(file, FEATURES, labelled=True)
+
+    assert table.columns == ["asset_id", "op_index", *FEATURES, "capacity_ah"]
+    assert table["op_index"].to_list() == [4, 2]
+    assert table["capacity_ah"].to_list() == [1.8, 1.9]
+    assert table.schema["discharge_time_s"] == pl.Float64
+
+
+def test_what_is_written_is_read_back_unchanged(tmp_path: Path) -> None:
+    file = tmp_path / "deep" / "table.parquet"
+    table = _published().select(
+        asset_id="battery_id",
+        op_index=pl.col("cycle").cast(pl.Int32),
+        voltage_V_mean="voltage_V_mean",
+        discharge_time_s=pl.col("discharge_time_s").cast(pl.Float64),
+        capacity_ah="capacity",
+    )
+    write_feature_table(table, file)
+    assert read_feature_table(file, FEATURES, labelled=True).equals(table)
+    assert [path.name for path in file.parent.iterdir()] == ["table.parquet"]
+
+
+def test_rows_are_counted_per_asset_where_the_file_has_no_cycle(tmp_path: Path) -> None:
+    file = tmp_path / "table.csv"
+    file.write_text(
+        "vehicle_id,voltage_V_mean,discharge_time_s\nEV-1,3.5,10\nEV-2,3.5,10\nEV-1,3.4,9\n"
+    )
+    table = read_feature_table(file, FEATURES, labelled=False)
+    assert table["op_index"].to_list() == [1, 1, 2]
+    assert table["capacity_ah"].null_count() == 3
+
+
+def test_our_name_wins_where_a_file_has_both(tmp_path: Path) -> None:
+    file = tmp_path / "table.parquet"
+    _published().with_columns(capacity_ah=pl.lit(1.0)).write_parquet(file)
+    assert read_feature_table(file, FEATURES, labelled=True)["capacity_ah"].to_list() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "cannot be read as csv"),
+        (b"battery_id,voltage_V_mean,discharge_time_s,capacity\n", "no rows"),
+        (b"battery_id,voltage_V_mean,capacity\nB1,3.5,1.8\n", "missing column discharge_time_s"),
+        (b"battery_id,voltage_V_mean,discharge_time_s\nB1,3.5,1\n", "missing column capacity_ah"),
+        (
+            b"battery_id,voltage_V_mean,discharge_time_s,capacity\nB1,three,1,1.8\n",
+            "column voltage_V_mean is String, expected numbers",
+        ),
+        (
+            b"battery_id,cycle,voltage_V_mean,discharge_time_s,capacity\nB1,99999999999,3,1,1\n",
+            "column op_index does not fit Int32",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_used_says_why(tmp_path: Path, content: bytes, told: str) -> None:
+    file = tmp_path / "table.csv"
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=told):
+        read_feature_table(file, FEATURES, labelled=True)
+
+
+def test_a_corrupt_parquet_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "table.parquet"
+    _published().write_parquet(file)
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"table\.parquet cannot be read as parquet"):
+        read_feature_table(file, FEATURES, labelled=True)
+
+
+def test_a_missing_file_and_another_suffix_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        read_feature_table(tmp_path / "absent.csv", FEATURES, labelled=True)
+    with pytest.raises(DataError, match=r"ends in \.csv or \.parquet"):
+        read_feature_table(tmp_path / "table.xlsx", FEATURES, labelled=True)
+    with pytest.raises(DataError, match=r"is written to \.csv or \.parquet"):
+        write_feature_table(_published(), tmp_path / "table.xlsx")
+
+
+def test_a_folder_that_cannot_be_made_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(DataError, match="cannot be written"):
+        write_feature_table(_published(), tmp_path / "file" / "table.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

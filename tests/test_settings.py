@@ -1,0 +1,106 @@
+"""File < environment < flags; and what a wrong setting is told."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from batteryops.errors import SettingsError, UnknownAssetError
+from batteryops.settings import find_config, load_settings
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BATTERYOPS_HOME", "BATTERYOPS_DATA", "BATTERYOPS_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_flags_outrank_environment_which_outranks_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().home == Path(".batteryops")
+    monkeypatch.setenv("BATTERYOPS_HOME", "from-environment")
+    assert load_settings().home == Path("from-environment")
+    assert load_settings(home=Path("from-flag")).home == Path("from-flag")
+
+
+def test_a_nested_key_is_set_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATTERYOPS_SERVING__PORT", "9001")
+    settings = load_settings()
+    assert settings.serving.port == 9001
+    assert settings.serving.host == "127.0.0.1"
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        load_settings().home = Path("elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("BATTERYOPS_SERVING__PORT", "abc", r"serving\.port: .*valid integer.*'abc'"),
+        ("BATTERYOPS_SERVING__PORT", "70000", r"serving\.port: .*65535"),
+        ("BATTERYOPS_EVALUATION__TEST_SHARE", "1.5", r"evaluation\.test_share: .*less than 1"),
+        ("BATTERYOPS_QUALITY__TYPO", "1", r"quality\.TYPO: Extra inputs|quality\.typo: Extra"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_was_given(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, told: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match=told):
+        load_settings()
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(SettingsError, match=r"nowhere\.yaml does not exist"):
+        load_settings(Path("nowhere.yaml"))
+
+
+def test_a_profile_that_a_pattern_names_must_be_declared(tmp_path: Path) -> None:
+    text = find_config().read_text().replace('"EV-*": simulated_nmc_18650', '"EV-*": no_such')
+    config = tmp_path / "production.yaml"
+    config.write_text(text)
+    with pytest.raises(SettingsError, match="names profile 'no_such'"):
+        load_settings(config)
+
+
+def test_a_range_must_not_run_backwards(tmp_path: Path) -> None:
+    config = tmp_path / "production.yaml"
+    text = find_config().read_text()
+    config.write_text(text.replace("[-10.0, 60.0]", "[60.0, -10.0]", 1))
+    with pytest.raises(SettingsError, match=r"60\.0 is above -10\.0"):
+        load_settings(config)
+
+
+def test_the_first_pattern_that_matches_gives_the_profile() -> None:
+    settings = load_settings()
+    assert settings.profile_of("B0018").nominal_capacity_ah == 2.0
+    assert settings.profile_of("EV-LFP-0001").chemistry == "LFP"
+    assert settings.profile_of("EV-0001").chemistry == "NMC"
+    assert settings.profile_of("Vehicle 5").level == "pack"
+
+
+def test_an_asset_that_no_pattern_matches_is_refused() -> None:
+    with pytest.raises(UnknownAssetError, match="asset 'X1' has no profile"):
+        load_settings().profile_of("X1")
+    with pytest.raises(SettingsError, match="profile 'x'"):
+        load_settings().profile("x")
+
+
+def test_every_store_defaults_to_a_place_under_home() -> None:
+    settings = load_settings(home=Path("/srv/state"))
+    assert settings.predictions_url == "sqlite:////srv/state/predictions.db"
+    assert settings.ledger_url == "sqlite:////srv/state/ledger.db"
+    assert settings.tracking_uri == "sqlite:////srv/state/mlflow.db"
+    assert settings.artifact_root == "/srv/state/artifacts"
+    assert settings.lake == Path("/srv/state/lake")
+
+
+def test_the_configuration_is_found_from_another_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_config().is_file()
+    monkeypatch.setenv("BATTERYOPS_CONFIG", "absent.yaml")
+    with pytest.raises(SettingsError, match=r"looked for absent\.yaml"):
+        find_config()
