@@ -38,6 +38,14 @@ class _BrokenOffError(Exception):
     """The transfer stopped before its end; another attempt may finish it."""
 
 
+_PASSING: Final = (
+    _BrokenOffError,
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+)
+
+
 def fetch(  # noqa: PLR0913, what can be set about a download; only the first two are usual
     url: str,
     target: Path,
@@ -125,9 +133,7 @@ def _download(  # noqa: PLR0913, PLR0917, the settings of `fetch`, passed on
                 time.sleep(pause_s * 2 ** (attempt - 1))
             try:
                 _attempt(session, url, part, note, progress, timeout_s)
-            except (_BrokenOffError, requests.ConnectionError, requests.Timeout) as error:
-                problem = _reason(error)
-            except requests.exceptions.ChunkedEncodingError as error:
+            except _PASSING as error:
                 problem = _reason(error)
             except requests.RequestException as error:
                 raise DataError(f"{url}: cannot be fetched ({_reason(error)})") from error
