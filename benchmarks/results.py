@@ -14,11 +14,12 @@ from typing import Final
 
 from rich.console import Console
 
+from batteryops.cli.terminal import steps
 from batteryops.evaluation.metrics import Metrics
 from batteryops.evaluation.protocol_run import ProtocolResult
 from batteryops.evaluation.protocols import PROTOCOLS
 from batteryops.features.views import VIEWS
-from batteryops.lifecycle.evaluation import evaluate_table
+from batteryops.lifecycle.evaluation import evaluate_protocols
 from batteryops.lifecycle.preparation import Prepared, prepare
 from batteryops.lifecycle.sources import open_source, source_note
 from batteryops.schema import Kind
@@ -48,16 +49,14 @@ def main() -> None:
     console = Console(stderr=True)
     recording = open_source("nasa", settings, kinds=DISCHARGES)
     prepared: dict[str, Prepared] = {}
-    results: dict[str, dict[str, ProtocolResult]] = {}
+    results: dict[str, Mapping[str, ProtocolResult]] = {}
     for name, view in VIEWS.items():
         prepared[name] = prepare(recording, view, settings)
-        results[name] = {}
-        for protocol in PROTOCOLS:
-            with console.status(f"{name}: {protocol}"):
-                results[name][protocol] = evaluate_table(
-                    prepared[name].table, view, protocol, settings
-                )
-            console.print(f"[green]✓[/] {name}: {protocol}")
+        console.print(name)
+        with steps() as progress:
+            results[name] = evaluate_protocols(
+                prepared[name].table, view, PROTOCOLS, settings, progress
+            )
     page = ROOT / "docs" / "RESULTS.md"
     page.write_text(render(prepared, results, settings), "utf-8")
     readme = ROOT / "README.md"

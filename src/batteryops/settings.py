@@ -92,6 +92,7 @@ class EvaluationSettings(_Section):
     test_share: Annotated[float, Field(gt=0, lt=1)]
     train_share: Annotated[float, Field(gt=0, lt=1)]
     groups: tuple[tuple[str, ...], ...]
+    max_folds: Annotated[int, Field(ge=2)]
     bootstrap_resamples: Annotated[int, Field(ge=10)]
     confidence: Annotated[float, Field(gt=0, lt=1)]
 

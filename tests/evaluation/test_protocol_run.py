@@ -33,6 +33,7 @@ NASA_FEATURES = [
 SETTINGS = EvaluationSettings(
     test_share=0.3,
     train_share=0.6,
+    max_folds=30,
     groups=(("B0005", "B0006", "B0007"),),
     bootstrap_resamples=100,
     confidence=0.95,

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
@@ -275,3 +275,35 @@ def test_the_nasa_cells_make_25_unseen_assets_and_10_unseen_schedules(data_folde
     plan = SplitPlan(groups=(("B0005", "B0006", "B0007"),))
     assert len(make_splits(table, "unseen_assets", plan)) == 25
     assert len(make_splits(table, "unseen_schedules", plan)) == 10
+
+
+@given(sizes=st.lists(st.integers(1, 9), min_size=2, max_size=12), max_folds=st.integers(2, 6))
+def test_many_groups_share_a_limited_number_of_folds_and_stay_whole(
+    sizes: list[int], max_folds: int
+) -> None:
+    table = pl.DataFrame(
+        {
+            "asset_id": [f"a{asset}" for asset, size in enumerate(sizes) for _ in range(size)],
+            "op_index": [cycle for size in sizes for cycle in range(size)],
+        }
+    )
+    assume(table.height - max(sizes) >= 2)
+
+    splits = make_splits(table, "unseen_assets", SplitPlan(max_folds=max_folds))
+
+    assert len(splits) == min(max_folds, len(sizes))
+    assert sorted(row for split in splits for row in split.test) == list(range(table.height))
+    for split in splits:
+        assert not set(table["asset_id"][split.train]) & set(table["asset_id"][split.test])
+
+
+def test_folds_of_several_groups_are_about_equal() -> None:
+    sizes = {"a": 60, "b": 50, "c": 40, "d": 30, "e": 20, "f": 10}
+    table = pl.DataFrame(
+        {
+            "asset_id": [asset for asset, size in sizes.items() for _ in range(size)],
+            "op_index": [cycle for size in sizes.values() for cycle in range(size)],
+        }
+    )
+    splits = make_splits(table, "unseen_assets", SplitPlan(max_folds=3))
+    assert [split.test.size for split in splits] == [70, 70, 70]

@@ -70,6 +70,8 @@ class SplitPlan:
         test_share: share of rows that `random` tests, between 0 and 1.
         train_share: share of each asset's first cycles that `later_cycles` trains on.
         groups: assets known to have been aged together; they count as one.
+        max_folds: of the `unseen_*` protocols; more groups than that are held out several at a
+            time.
         clock: column in which `unseen_schedules` looks for coinciding clocks.
     """
 
@@ -77,6 +79,7 @@ class SplitPlan:
     test_share: float = 0.3
     train_share: float = 0.6
     groups: tuple[tuple[str, ...], ...] = ()
+    max_folds: int = 30
     clock: str = CLOCK
 
     @classmethod
@@ -87,6 +90,7 @@ class SplitPlan:
             test_share=settings.test_share,
             train_share=settings.train_share,
             groups=settings.groups,
+            max_folds=settings.max_folds,
             clock=clock,
         )
 
@@ -95,7 +99,8 @@ def make_splits(table: pl.DataFrame, protocol: str, plan: SplitPlan) -> list[Spl
     """Divide the rows of a feature table.
 
     `random` and `later_cycles` give one split, whose train and test rows together are the whole
-    table. The `unseen_*` protocols give one split per group; each row is tested exactly once.
+    table. The `unseen_*` protocols give one split per group, or per several groups where
+    there are more than `plan.max_folds`; each row is tested exactly once.
 
     Args:
         table: columns `asset_id` (String) and `op_index` (integer), one row per cycle, in any
@@ -232,12 +237,12 @@ def _random(table: pl.DataFrame, plan: SplitPlan) -> list[Split]:
 
 
 def _unseen_assets(table: pl.DataFrame, plan: SplitPlan) -> list[Split]:
-    return _leave_one_out(table, asset_groups(table["asset_id"], plan.groups), "unseen_assets")
+    return _hold_out(table, asset_groups(table["asset_id"], plan.groups), "unseen_assets", plan)
 
 
 def _unseen_schedules(table: pl.DataFrame, plan: SplitPlan) -> list[Split]:
     found = schedule_groups(table, groups=plan.groups, clock=plan.clock)
-    return _leave_one_out(table, found, "unseen_schedules")
+    return _hold_out(table, found, "unseen_schedules", plan)
 
 
 def _later_cycles(table: pl.DataFrame, plan: SplitPlan) -> list[Split]:
@@ -266,17 +271,41 @@ PROTOCOLS: Final = tuple(_PROTOCOLS)
 """The names of all protocols."""
 
 
-def _leave_one_out(table: pl.DataFrame, group_of: Mapping[str, str], protocol: str) -> list[Split]:
-    names = sorted(set(group_of.values()))
-    if len(names) < 2:  # noqa: PLR2004  # one to hold out and one to train on
+def _hold_out(
+    table: pl.DataFrame, group_of: Mapping[str, str], protocol: str, plan: SplitPlan
+) -> list[Split]:
+    group_names = sorted(set(group_of.values()))
+    if len(group_names) < 2:  # noqa: PLR2004  # one to hold out and one to train on
         raise DataError(
-            f"protocol {protocol}: all {len(group_of)} assets are one group ({names[0]}); "
+            f"protocol {protocol}: all {len(group_of)} assets are one group ({group_names[0]}); "
             "expected at least two groups: give assets that were aged on their own"
         )
-    held = table["asset_id"].replace_strict(group_of).to_numpy()
+    fold_of = _folds(table["asset_id"].replace_strict(group_of), plan.max_folds)
+    held = table["asset_id"].replace_strict(
+        {asset: fold_of[group] for asset, group in group_of.items()}
+    )
+    fold = held.to_numpy()
     return [
-        Split(name, np.flatnonzero(held != name), np.flatnonzero(held == name)) for name in names
+        Split(name, np.flatnonzero(fold != name), np.flatnonzero(fold == name))
+        for name in sorted(set(fold_of.values()))
     ]
+
+
+def _folds(groups: pl.Series, max_folds: int) -> dict[str, str]:
+    """Each group's fold: itself, or one of `max_folds` of about equal size where there are more.
+
+    The largest group goes first, each to the fold that has the fewest rows so far.
+    """
+    sizes = groups.value_counts().sort("count", groups.name, descending=[True, False])
+    if sizes.height <= max_folds:
+        return {name: name for name in sizes[groups.name]}
+    rows = [0] * max_folds
+    fold_of = {}
+    for name, count in sizes.iter_rows():
+        smallest = rows.index(min(rows))
+        rows[smallest] += count
+        fold_of[name] = f"fold {smallest + 1:0{len(str(max_folds))}d}"
+    return fold_of
 
 
 def _incidence(records: pl.DataFrame, column: str, n_assets: int) -> sparse.csr_array:

@@ -1,6 +1,7 @@
 """Measure the configured model under protocols, on cycles or on a feature table as it is."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from batteryops.errors import DataError
 from batteryops.evaluation.protocol_run import Fit, ProtocolResult, evaluate_protocol
-from batteryops.evaluation.protocols import PROTOCOLS
+from batteryops.evaluation.protocols import PROTOCOLS, asset_groups, schedule_groups
 from batteryops.features.files import read_feature_table
 from batteryops.features.views import FeatureView, get_view
 from batteryops.lifecycle.preparation import prepare
@@ -96,6 +97,47 @@ def evaluate_table(  # noqa: PLR0913 - what is evaluated, and how
     )
 
 
+def evaluate_protocols(  # noqa: PLR0913 - what is evaluated, and how
+    table: pl.DataFrame,
+    view: FeatureView,
+    protocols: Iterable[str],
+    settings: Settings,
+    progress: Progress,
+    *,
+    profile: str | None = None,
+) -> dict[str, ProtocolResult]:
+    """Run protocols one after the other.
+
+    Where no two assets share a schedule, `unseen_schedules` asks what `unseen_assets` asks, and is
+    not computed again.
+
+    Args:
+        table: as `evaluate_table` takes it.
+        view: names the features.
+        protocols: names of protocols.
+        settings: parameters, seed, groups, shares.
+        progress: told which protocol is run, and how many folds are done.
+        profile: take every asset to have this profile.
+
+    Raises:
+        DataError: too few rows or assets for a protocol.
+        UnknownAssetError: an asset without a profile.
+    """
+    results: dict[str, ProtocolResult] = {}
+    for name in protocols:
+        progress.step(f"evaluate {name}")
+        if name == "unseen_schedules" and "unseen_assets" in results:
+            groups = settings.evaluation.groups
+            alone = asset_groups(table["asset_id"], groups)
+            if schedule_groups(table, groups=groups) == alone:
+                results[name] = replace(results["unseen_assets"], protocol=name)
+                continue
+        results[name] = evaluate_table(
+            table, view, name, settings, profile=profile, progress=progress
+        )
+    return results
+
+
 def evaluate_source(  # noqa: PLR0913 - all by name: what to evaluate on, and how
     settings: Settings,
     *,
@@ -132,10 +174,5 @@ def evaluate_source(  # noqa: PLR0913 - all by name: what to evaluate on, and ho
         progress.step("read cycles, check them, compute features")
         recording = open_source(source or default_source(settings), settings, kinds=(chosen.kind,))
         table = prepare(recording, chosen, settings).table
-    results = {}
-    for name in PROTOCOLS if protocol == "all" else (protocol,):
-        progress.step(f"evaluate: {name}")
-        results[name] = evaluate_table(
-            table, chosen, name, settings, profile=profile, progress=progress
-        )
-    return results
+    names = PROTOCOLS if protocol == "all" else (protocol,)
+    return evaluate_protocols(table, chosen, names, settings, progress, profile=profile)

@@ -11,7 +11,7 @@ from batteryops.evaluation.gates import Gate, Verdict, judge
 from batteryops.evaluation.protocol_run import ProtocolResult
 from batteryops.evaluation.protocols import PROTOCOLS
 from batteryops.features.views import matrix
-from batteryops.lifecycle.evaluation import evaluate_table
+from batteryops.lifecycle.evaluation import evaluate_protocols
 from batteryops.lifecycle.preparation import Prepared
 from batteryops.lifecycle.progress import Progress
 from batteryops.lifecycle.ranges import count_out_of_range
@@ -65,10 +65,7 @@ def train(prepared: Prepared, settings: Settings, progress: Progress) -> Trained
         DataError: too few assets or rows for a protocol.
     """
     table, view, training = prepared.table, prepared.view, settings.training
-    results: dict[str, ProtocolResult] = {}
-    for protocol in PROTOCOLS:
-        progress.step(f"evaluate {protocol}")
-        results[protocol] = evaluate_table(table, view, protocol, settings, progress=progress)
+    results = evaluate_protocols(table, view, PROTOCOLS, settings, progress)
     progress.step(f"fit on {table.height} rows")
     features, labels = matrix(view, table), table[LABEL].to_numpy()
     started = time.perf_counter()
