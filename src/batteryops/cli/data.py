@@ -26,20 +26,30 @@ def fetch(
         str | None, typer.Option("--url", help="Another address of the same archive.")
     ] = None,
     sha256: Annotated[
-        str | None, typer.Option("--sha256", help="Refuse an archive with another checksum.")
+        str | None,
+        typer.Option(
+            "--sha256",
+            help="Refuse an archive with another checksum.",
+            show_default="that of NASA's archive, unless --url is given",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Download NASA's published battery archive: with progress, resumed where it broke off."""
     from batteryops.errors import DataError
-    from batteryops.telemetry.fetch import NASA_ARCHIVE_URL, unpack
+    from batteryops.telemetry.fetch import NASA_ARCHIVE_SHA256, NASA_ARCHIVE_URL, unpack
     from batteryops.telemetry.fetch import fetch as download
 
     if name != "nasa":
         raise DataError(f"nothing is known of {name!r}; what can be fetched is: nasa")
     archive = out / "nasa_battery_data_set.zip"
     with terminal.bar("download", quiet=as_json) as progress:
-        checksum = download(url or NASA_ARCHIVE_URL, archive, sha256=sha256, progress=progress)
+        checksum = download(
+            url or NASA_ARCHIVE_URL,
+            archive,
+            sha256=sha256 or (None if url else NASA_ARCHIVE_SHA256),
+            progress=progress,
+        )
     files = unpack(archive, out)
     if as_json:
         terminal.print_json({"archive": archive, "sha256": checksum, "files": files})

@@ -77,7 +77,8 @@ def _read(path: Path) -> pl.DataFrame:
             # whole-file inference: a late fraction must not meet a column of integers
             return pl.read_csv(path, infer_schema_length=None)
         return pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
+    # Polars panics on some damaged files; its panic is no Exception
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path} cannot be read as {path.suffix[1:]}: {first_line}") from error
 

@@ -86,7 +86,7 @@ def _columns(file: Path) -> list[str]:
     try:
         scan = pl.scan_csv(file) if file.suffix == ".csv" else pl.scan_parquet(file)
         return scan.collect_schema().names()
-    except (pl.exceptions.PolarsError, OSError):
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
         return []  # the reader that gets the file says what is wrong with it
 
 

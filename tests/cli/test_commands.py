@@ -1,0 +1,484 @@
+"""The commands as a person runs them: what they print, and how they exit."""
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from batteryops.cli.main import main
+from batteryops.records.ledger import Ledger
+from batteryops.records.predictions import PredictionLog
+from batteryops.settings import load_settings
+from batteryops.telemetry import Lake
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:  # noqa: ANN401 - any JSON document
+        return json.loads(self.out)
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `batteryops` with these words."""
+
+    def run(*words: object) -> Ran:
+        monkeypatch.setattr("sys.argv", ["batteryops", *map(str, words)])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        captured = capsys.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def home(trained_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of a home with one trained version, in force for the test."""
+    copy = tmp_path / "home"
+    shutil.copytree(trained_home, copy)
+    monkeypatch.setenv("BATTERYOPS_HOME", str(copy))
+    return copy
+
+
+@pytest.fixture
+def _quick(quick_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATTERYOPS_CONFIG", str(quick_config))
+
+
+pytestmark = pytest.mark.usefixtures("_quick")
+
+
+def test_help_names_every_command(run: Run) -> None:
+    told = run("--help")
+    assert told.code == 0
+    for command in ("demo", "doctor", "data", "features", "train", "evaluate", "validate"):
+        assert command in told.out
+    for command in ("versions", "promote", "predict", "serve", "audit"):
+        assert command in told.out
+
+
+def test_version_is_printed(run: Run) -> None:
+    assert run("--version").out.startswith("batteryops 0.")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["no-such-command"], ["train", "--no-such-option"], ["promote", "one"], ["features"]],
+)
+def test_wrong_use_exits_2(run: Run, words: list[str]) -> None:
+    assert run(*words).code == 2
+
+
+def test_doctor_shows_settings_and_that_each_store_answers(run: Run, home: Path) -> None:
+    told = run("doctor", "--json")
+    assert told.code == 0
+    stores = {check["store"]: check for check in told.json["stores"]}
+    assert all(check["reachable"] for check in stores.values())
+    assert stores["lake"]["message"] == "6 assets"
+    assert stores["registry"]["message"] == "1 versions, champion: none"
+    assert told.json["settings"]["home"] == str(home)
+    assert "training.parameters.max_depth" in run("doctor").out
+
+
+@pytest.mark.usefixtures("home")
+def test_doctor_exits_1_when_a_store_is_out_of_reach_and_hides_passwords(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        "BATTERYOPS_RECORDS__LEDGER_URL", "postgresql+psycopg://ops:secret@127.0.0.1:1/records"
+    )
+    told = run("doctor", "--json")
+    assert told.code == 1
+    [ledger] = [check for check in told.json["stores"] if check["store"] == "ledger"]
+    assert not ledger["reachable"]
+    assert "secret" not in told.out + told.err
+
+
+def test_features_writes_one_row_per_discharge(run: Run, fleet_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "features.parquet"
+    told = run("features", "--source", fleet_file, "--out", out, "--json")
+    assert told.code == 0
+    assert told.json["rows"] == 150
+    table = pl.read_parquet(out)
+    assert table.columns[:2] == ["asset_id", "op_index"]
+    assert table.columns[-1] == "capacity_ah"
+    assert table.height == 150
+
+
+def test_features_leaves_out_cycles_without_a_label_and_says_so(
+    run: Run, fleet_file: Path, tmp_path: Path
+) -> None:
+    unlabelled = tmp_path / "unlabelled.parquet"
+    labels = pl.when(pl.col("cycle_index") == 2).then(None).otherwise("capacity_ah")
+    pl.read_parquet(fleet_file).with_columns(capacity_ah=labels).write_parquet(unlabelled)
+    out = tmp_path / "features.csv"
+
+    told = run("features", "--source", unlabelled, "--out", out)
+    assert "6 cycles left out (6 without capacity_ah)" in told.err
+    assert pl.read_csv(out).height == 144
+
+    everything = run("features", "--source", unlabelled, "--out", out, "--keep-incomplete")
+    assert everything.code == 0
+    assert pl.read_csv(out).height == 150
+
+
+def test_evaluate_prints_what_it_promises(run: Run, fleet_file: Path, tmp_path: Path) -> None:
+    file = tmp_path / "features.parquet"
+    run("features", "--source", fleet_file, "--out", file)
+    table = pl.read_parquet(file).rename({"asset_id": "battery_id", "capacity_ah": "capacity"})
+    table.drop("op_index").write_csv(tmp_path / "published.csv")
+
+    told = run(
+        "evaluate", "--features", tmp_path / "published.csv", "--protocol", "random", "--json"
+    )
+
+    assert told.code == 0
+    assert told.json["n_train"] == 105
+    assert told.json["n_test"] == 45
+    assert 0 < told.json["mae_ah"] < told.json["baselines"]["mean"]["mae_ah"]
+    assert told.json["r2"] < 1
+    assert {"mean", "ridge", "last_measured_capacity"} == set(told.json["baselines"])
+
+
+def test_evaluate_shows_every_protocol_as_a_table(run: Run, fleet_file: Path) -> None:
+    told = run("evaluate", "--source", fleet_file)
+    assert told.code == 0
+    for protocol in ("random", "later_cycles", "unseen_assets", "unseen_schedules"):
+        assert protocol in told.out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--protocol", "guess"], "protocol 'guess'"),
+        (["--source", "simulated", "--features", "x.csv"], "given both --features and --source"),
+        (["--features", "absent.csv"], "absent.csv does not exist"),
+        (["--view", "no_such"], "feature view 'no_such' does not exist"),
+    ],
+)
+def test_evaluate_refuses_in_one_line(run: Run, words: list[str], told: str) -> None:
+    ran = (
+        run("evaluate", "--source", "simulated", *words)
+        if "--view" in words
+        else run("evaluate", *words)
+    )
+    assert ran.code == 1
+    assert ran.err.startswith("error: ")
+    assert told in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_the_registry_lists_promotes_and_keeps_the_ledger(run: Run, home: Path) -> None:
+    assert run("versions", "--json").json[0]["status"] == "candidate"
+
+    told = run("promote", 1, "--json")
+    assert told.code == 0
+    assert told.json["alias"] == "champion"
+    assert run("versions", "--json").json[0]["aliases"] == ["champion"]
+    assert "@champion" in run("versions").out
+
+    audit = run("audit", "--json")
+    assert audit.code == 0
+    assert [entry["event"] for entry in audit.json["entries"]] == [
+        "data_ingested",
+        "gate_verdict",
+        "model_registered",
+        "model_promoted",
+    ]
+    assert "intact" in run("audit").err
+    assert (home / "ledger.db").is_file()
+
+
+@pytest.mark.usefixtures("home")
+def test_a_version_that_does_not_exist_cannot_be_promoted(run: Run) -> None:
+    told = run("promote", 9)
+    assert told.code == 1
+    assert "9" in told.err
+    assert "Traceback" not in told.err
+
+
+@pytest.fixture
+def shuffled(fleet_file: Path, tmp_path: Path, run: Run) -> Path:
+    """The fleet's features with labels that belong to other rows."""
+    file = tmp_path / "features.parquet"
+    run("features", "--source", fleet_file, "--out", file)
+    table = pl.read_parquet(file)
+    labels = np.random.default_rng(1).permutation(table["capacity_ah"].to_numpy())
+    shuffled = tmp_path / "shuffled.parquet"
+    table.with_columns(capacity_ah=pl.Series(labels)).write_parquet(shuffled)
+    return shuffled
+
+
+def test_a_model_of_shuffled_labels_fails_its_gates_and_cannot_be_promoted(
+    run: Run, home: Path, shuffled: Path, tmp_path: Path
+) -> None:
+    package = tmp_path / "package"
+    told = run("train", "--features", shuffled, "--out", package, "--json")
+    assert told.code == 1
+    failed = [gate["name"] for gate in told.json["gates"] if not gate["passed"]]
+    assert "random_r2" in failed
+    assert run("versions", "--json").json[-1]["gates_passed"] is False
+
+    refused = run("promote", told.json["version"])
+    assert refused.code == 1
+    assert "random_r2" in refused.err
+    assert "--force --reason" in refused.err
+
+    without_reason = run("promote", told.json["version"], "--force")
+    assert without_reason.code == 1
+    assert "--reason" in without_reason.err
+
+    forced = run("promote", told.json["version"], "--force", "--reason", "a drill", "--json")
+    assert forced.code == 0
+    assert forced.json["forced"] is True
+    with Ledger(load_settings(home=home).ledger_url) as ledger:
+        assert ledger.entries(event="model_promoted")[-1].details["reason"] == "a drill"
+
+    honest = tmp_path / "features.parquet"
+    verdict = run("validate", "--model", package, "--test-data", honest, "--json")
+    assert verdict.code == 1
+    assert any("r2" in reason for reason in verdict.json["reasons"])
+    shown = run("validate", "--model", package, "--test-data", honest)
+    assert "FAIL" in shown.out
+
+
+@pytest.mark.usefixtures("home")
+def test_validate_passes_a_model_within_its_thresholds_and_notes_assets_it_has_seen(
+    run: Run, fleet_file: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "features.parquet"
+    run("features", "--source", fleet_file, "--out", file)
+    thresholds = ["--threshold-mae", "0.1", "--threshold-r2", "0.3"]
+    told = run("validate", "--model", 1, "--test-data", file, *thresholds)
+    assert told.code == 0, told.err
+    assert "6 of 6 test assets were in training" in told.err
+    assert run("validate", "--model", 1).code == 0  # the verdict of its training
+
+
+def test_validate_takes_a_bare_xgboost_file(
+    run: Run, home: Path, fleet_file: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "features.parquet"
+    run("features", "--source", fleet_file, "--out", file)
+    [booster] = home.glob("packages/*/model.ubj")
+    told = run(
+        "validate",
+        "--model",
+        booster,
+        "--test-data",
+        file,
+        "--threshold-mae",
+        "0.1",
+        "--threshold-r2",
+        "0.3",
+    )
+    assert told.code == 0, told.err
+    assert "carries no manifest" in told.err
+    assert run("validate", "--model", booster).code == 1
+
+
+def test_predict_answers_for_features_cycles_and_requests_and_logs_each(
+    run: Run, home: Path, fleet_file: Path, tmp_path: Path
+) -> None:
+    run("promote", 1)
+    features = tmp_path / "features.csv"
+    run("features", "--source", fleet_file, "--out", features)
+
+    from_features = run("predict", features, "--json").json["predictions"]
+    from_cycles = run("predict", fleet_file, "--json").json["predictions"]
+    assert len(from_features) == len(from_cycles) == 150
+    for one, other in zip(from_features, from_cycles, strict=True):
+        assert one["capacity_ah"] == pytest.approx(other["capacity_ah"], abs=1e-6)
+        assert one["soh"] == pytest.approx(one["capacity_ah"] / 2.0)
+
+    request = json.loads((Path(__file__).parents[1] / "test_request.json").read_text())
+    (tmp_path / "request.json").write_text(json.dumps(request))
+    [answer] = run("predict", tmp_path / "request.json", "--json").json["predictions"]
+
+    with PredictionLog(load_settings(home=home).predictions_url) as log:
+        assert log.count() == 301
+        logged = log.get(answer["prediction_id"])
+    assert logged is not None
+    assert logged.vehicle_id == "B0005"
+    assert logged.model_version == "1"
+    assert logged.role == "champion"
+    assert logged.capacity_ah == answer["capacity_ah"]
+
+    out = tmp_path / "answers.csv"
+    assert "150 answers" in run("predict", features, "--out", out).out
+    assert pl.read_csv(out).height == 150
+
+
+REQUEST = {
+    "vehicle_id": "EV-0001",
+    "voltage_V_mean": 3.5,
+    "current_A_mean": -1.8,
+    "temperature_C_mean": 30.0,
+    "temperature_C_max": 38.0,
+    "discharge_time_s": 3600.0,
+    "delta_T_C": 14.0,
+    "voltage_drop_time_s": 2600.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"voltage_V_mean": 3500.0}, "millivolts"),
+        ({"temperature_C_mean": 303.0}, "kelvin"),
+        ({"voltage_V_mean": float("nan")}, "voltage_V_mean"),
+        ({"voltage_V_mean": float("inf")}, "voltage_V_mean"),
+        ({"voltage_V_mean": None}, "required feature"),
+        ({"voltage_V_mean": "three"}, "wrong type"),
+        ({"vehicle_id": "X-1"}, "has no profile"),
+        ({"vehicle_id": "Vehicle 1"}, "is a pack"),
+    ],
+)
+@pytest.mark.usefixtures("home")
+def test_predict_refuses_a_bad_request_and_logs_nothing(
+    run: Run, home: Path, tmp_path: Path, change: dict[str, object], told: str
+) -> None:
+    file = tmp_path / "request.json"
+    file.write_text(json.dumps(REQUEST | change))
+    ran = run("predict", file, "--model", 1)
+    assert ran.code == 1
+    assert told in ran.err
+    assert "Traceback" not in ran.err
+    assert not (home / "predictions.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("empty.csv", b"", "empty.csv"),
+        ("empty.parquet", b"", "empty.parquet"),
+        ("corrupt.parquet", b"PAR1 and then nothing", "corrupt.parquet"),
+        ("truncated.mat", b"MATLAB 5.0 MAT-file, Platform" + b" " * 100, "truncated.mat"),
+        ("broken.json", b"{", "broken.json"),
+        ("list.json", b"[]", "expected one request body"),
+        ("short.json", b'{"vehicle_id": "EV-1"}', "missing current_A_mean"),
+        ("absent.csv", None, "absent.csv"),
+    ],
+)
+@pytest.mark.usefixtures("home")
+def test_predict_names_a_file_that_it_cannot_read(
+    run: Run, tmp_path: Path, name: str, content: bytes | None, told: str
+) -> None:
+    file = tmp_path / name
+    if content is not None:
+        file.write_bytes(content)
+    ran = run("predict", file, "--model", 1)
+    assert ran.code == 1
+    assert ran.err.startswith("error: ")
+    assert told in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_a_package_that_was_changed_does_not_answer(run: Run, home: Path, tmp_path: Path) -> None:
+    [package] = home.glob("packages/ev-soh-predictor-*")
+    booster = package / "model.ubj"
+    content = bytearray(booster.read_bytes())
+    content[len(content) // 2] ^= 1
+    booster.write_bytes(bytes(content))
+    file = tmp_path / "request.json"
+    file.write_text(json.dumps(REQUEST))
+    ran = run("predict", file, "--model", package)
+    assert ran.code == 1
+    assert "SHA-256" in ran.err
+
+
+def test_data_is_simulated_taken_in_checked_and_listed(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATTERYOPS_HOME", str(tmp_path / "home"))
+    fleet = tmp_path / "fleet.parquet"
+    words = ["--vehicles", 3, "--cycles", 10, "--seed", 5]
+    told = run("data", "simulate", *words, "--out", fleet, "--json")
+    assert told.json["assets"] == 3
+
+    broken = tmp_path / "broken.parquet"
+    first = (pl.col("asset_id") == "EV-0001") & (pl.col("cycle_index") == 2)
+    volts = pl.when(first).then(8.4).otherwise("voltage_v")
+    pl.read_parquet(fleet).with_columns(voltage_v=volts).write_parquet(broken)
+
+    assert "3 assets" in run("data", "ingest", broken).err
+    report = run("data", "check", "--list", "--json")  # the lake, where nothing is named
+    assert report.code == 0
+    [row] = [row for row in report.json["rows"] if row["check"] == "impossible_voltage"]
+    assert (row["asset_id"], row["op_index"], row["value"]) == ("EV-0001", 2, 8.4)
+    assert "impossible_voltage" in run("data", "check", "--asset", "EV-0001").out
+
+
+def test_a_simulated_fleet_goes_to_the_lake_where_no_file_is_named(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATTERYOPS_HOME", str(tmp_path))
+    assert run("data", "simulate", "--vehicles", 3, "--cycles", 5).code == 0
+    assert Lake(tmp_path / "lake").asset_ids() == ["EV-0001", "EV-0002", "EV-0003"]
+
+
+def test_data_in_the_wrong_unit_is_refused_and_nothing_is_written(
+    run: Run, fleet_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATTERYOPS_HOME", str(tmp_path / "home"))
+    millivolts = tmp_path / "millivolts.parquet"
+    pl.read_parquet(fleet_file).with_columns(pl.col("voltage_v") * 1000).write_parquet(millivolts)
+
+    told = run("data", "ingest", millivolts)
+    assert told.code == 1
+    assert "divide by 1000" in told.err
+    assert not (tmp_path / "home").exists()
+    assert run("data", "check", "--source", millivolts).code == 1
+
+
+def test_without_any_data_training_says_what_to_do(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATTERYOPS_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("BATTERYOPS_DATA", raising=False)
+    told = run("train")
+    assert told.code == 1
+    assert "batteryops data simulate" in told.err
+    assert "BATTERYOPS_DATA, which is not set" in run("train", "--source", "nasa").err
+    assert "does not exist" in run("train", "--source", "nowhere").err
+
+
+def test_fetch_knows_what_it_can_fetch(run: Run, tmp_path: Path) -> None:
+    told = run("data", "fetch", "moon", "--out", tmp_path)
+    assert told.code == 1
+    assert "what can be fetched is: nasa" in told.err
+
+
+def test_audit_exits_1_on_a_broken_chain(run: Run, home: Path) -> None:
+    with sqlite3.connect(home / "ledger.db") as database:
+        for (trigger,) in database.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+        ).fetchall():
+            database.execute(f"DROP TRIGGER {trigger}")
+        database.execute("UPDATE ledger SET subject = 'other' WHERE sequence = 2")
+    database.close()
+    told = run("audit")
+    assert told.code == 1
+    assert "BROKEN at line 2" in told.err
+    assert run("doctor", "--json").code == 1
