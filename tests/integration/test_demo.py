@@ -1,0 +1,147 @@
+"""The main job through the command line, with a real server in a process of its own."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import requests
+
+from batteryops.lifecycle.demo import run_demo, running_server
+from batteryops.lifecycle.progress import Silent
+from batteryops.lifecycle.promotion import promote
+from batteryops.records.ledger import Ledger
+from batteryops.records.predictions import PredictionLog
+from batteryops.settings import load_settings
+
+pytestmark = pytest.mark.integration
+
+
+class _References(HTMLParser):
+    """Collects what a page would fetch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        del tag
+        self.found += [value or "" for name, value in attrs if name in {"src", "href"}]
+
+
+def test_the_demo_walks_from_cycles_to_a_served_model_and_leaves_a_page(
+    tmp_path: Path, quick_config: Path, fleet_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATTERYOPS_CONFIG", str(quick_config))
+    settings = load_settings(quick_config, home=tmp_path)
+
+    shown = run_demo(settings, source=str(fleet_file), config=quick_config, progress=Silent())
+
+    document = shown.to_json()
+    assert document["gates_passed"] is True
+    assert document["version"] == 1
+    assert set(document["mae_ah"]) == {
+        "random",
+        "later_cycles",
+        "unseen_assets",
+        "unseen_schedules",
+    }
+    in_demo = load_settings(quick_config, home=shown.home)
+    with Ledger(in_demo.ledger_url) as ledger:
+        assert [entry.event for entry in ledger.entries()] == [
+            "data_ingested",
+            "gate_verdict",
+            "model_registered",
+            "model_promoted",
+        ]
+        assert ledger.verify().intact
+    with PredictionLog(in_demo.predictions_url) as log:
+        record = log.get(document["answer"]["prediction_id"])
+    assert record is not None
+    assert record.role == "champion"
+
+    page = shown.report.read_text("utf-8")
+    references = _References()
+    references.feed(page)
+    assert references.found
+    assert all(value.startswith("data:image/png;base64,") for value in references.found)
+    assert not re.search(r"url\(|@import|<script", page)
+    for heading in ("How the batteries age", "Gates", "An answer over HTTP", "On record"):
+        assert heading in page
+
+
+def test_the_command_serves_the_champion_until_it_is_told_to_stop(
+    tmp_path: Path, trained_home: Path, quick_config: Path
+) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(trained_home, home)
+    settings = load_settings(quick_config, home=home)
+    promote(1, settings)
+    body = json.loads((Path(__file__).parents[1] / "test_request.json").read_text())
+
+    with running_server(settings, quick_config) as url:
+        assert requests.get(f"{url}/healthz", timeout=10).status_code == 200
+        assert requests.get(f"{url}/readyz", timeout=10).status_code == 200
+        version = requests.get(f"{url}/model-version", timeout=10).json()
+        answer = requests.post(f"{url}/predict", json=body, timeout=10)
+        refused = requests.post(f"{url}/predict", json=body | {"extra": 1}, timeout=10)
+        unknown = requests.post(f"{url}/predict", json=body | {"vehicle_id": "?"}, timeout=10)
+        metrics = requests.get(f"{url}/metrics", timeout=10).text
+
+    assert (version["model_version"], version["role"]) == ("1", "champion")
+    assert answer.status_code == 200
+    assert answer.json()["soh"] == pytest.approx(answer.json()["capacity_ah"] / 2.0)
+    for problem in (refused, unknown):
+        assert problem.status_code == 422
+        assert problem.headers["content-type"] == "application/problem+json"
+    assert 'predictions_total{role="champion",version="1"} 1.0' in metrics
+    with PredictionLog(settings.predictions_url) as log:
+        assert log.get(answer.json()["prediction_id"]) is not None
+        assert log.count() == 1
+
+
+def test_a_server_without_a_champion_says_so_and_ends(
+    tmp_path: Path, trained_home: Path, quick_config: Path
+) -> None:
+    del tmp_path
+    ended = subprocess.run(
+        [sys.executable, "-m", "batteryops", "serve", "--port", "0"],
+        env=os.environ
+        | {"BATTERYOPS_HOME": str(trained_home), "BATTERYOPS_CONFIG": str(quick_config)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "champion" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_killed_server_loses_no_acknowledged_answer(
+    tmp_path: Path, trained_home: Path, quick_config: Path
+) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(trained_home, home)
+    settings = load_settings(quick_config, home=home)
+    body = json.loads((Path(__file__).parents[1] / "test_request.json").read_text())
+    environment = os.environ | {"BATTERYOPS_CONFIG": str(quick_config)}
+    command = [sys.executable, "-m", "batteryops", "serve", "--model", "1", "--port", "0", "--json"]
+    with subprocess.Popen(  # noqa: S603 - our own module
+        [*command, "--home", str(home)], stdout=subprocess.PIPE, env=environment
+    ) as server:
+        assert server.stdout is not None
+        url = json.loads(server.stdout.readline())["url"]
+        acknowledged = [
+            requests.post(f"{url}/predict", json=body, timeout=10).json()["prediction_id"]
+            for _ in range(25)
+        ]
+        server.send_signal(signal.SIGKILL)
+    with PredictionLog(settings.predictions_url) as log:
+        assert all(log.get(prediction_id) is not None for prediction_id in acknowledged)
