@@ -176,8 +176,8 @@ def as_published(settings: Settings) -> list[str]:
         f"## discharge_summary v1, all {table.height} rows",
         "",
         (
-            "Nothing set aside, as the published table has it: with runs that crashed, and labels of "
-            "zero. The quality checks look at the label, so what they set aside makes the task "
+            "Nothing set aside, as the published table has it: with runs that crashed, and labels "
+            "of zero. The quality checks look at the label, so what they set aside makes the task "
             "easier; this is what it is without them."
         ),
         (

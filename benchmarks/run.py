@@ -5,7 +5,6 @@ is given as a ratio to a plain implementation that ran in between.
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -19,9 +18,8 @@ from typing import Final
 
 import pandas as pd
 import polars as pl
-from rich.console import Console
-from rich.table import Table
 
+from batteryops.cli.terminal import console, print_json, table
 from batteryops.features.views import complete_rows, feature_table, get_view, matrix
 from batteryops.lifecycle.sources import open_source
 from batteryops.models import boosting
@@ -41,6 +39,7 @@ class Measured:
     median_s: float
     goal_s: float | None
     repetitions: int
+    times_ours: float | None = None
 
     @property
     def verdict(self) -> str:
@@ -92,7 +91,8 @@ def pandas_loop(files: list[Path]) -> pd.DataFrame:
     """The seven features one cycle at a time in pandas, as the source system computes them."""
     rows = []
     for file in files:
-        for cycle, one in pd.read_parquet(file).groupby("op_index"):
+        columns = {column.name: column.to_numpy() for column in pl.read_parquet(file)}
+        for cycle, one in pd.DataFrame(columns).groupby("op_index"):
             volts, celsius = one["voltage_measured_v"], one["temperature_measured_c"]
             below_34 = one.loc[volts <= 3.4, "time_s"]
             below_39 = one.loc[volts <= 3.9, "time_s"]
@@ -127,31 +127,21 @@ def features_on_nasa(settings: Settings) -> list[Measured]:
         feature_table(view, recording)
         return recording
 
+    every = str(tidy / "*_discharge.parquet")
     ours()
-    plain_polars(str(tidy / "*_discharge.parquet"))
+    plain_polars(every)
     rows = pl.scan_parquet(files).select(pl.len()).collect().item()
+    ours_s = median_s(ours, 9)
+    plain_s = median_s(lambda: plain_polars(every), 9)
+    pandas_s = median_s(lambda: pandas_loop(files), 1)
+    physics_s = median_s(
+        lambda: feature_table(physics, open_source("nasa", settings, kinds=DISCHARGES)), 5
+    )
     return [
-        Measured(
-            f"discharge_summary from tidy Parquet, {rows:,} samples", median_s(ours, 9), 0.4, 9
-        ),
-        Measured(
-            "the same, plain Polars group-by",
-            median_s(lambda: plain_polars(str(tidy / "*_discharge.parquet")), 9),
-            None,
-            9,
-        ),
-        Measured(
-            "the same, pandas loop over cycles", median_s(lambda: pandas_loop(files), 1), None, 1
-        ),
-        Measured(
-            "discharge_physics from tidy Parquet",
-            median_s(
-                lambda: feature_table(physics, open_source("nasa", settings, kinds=DISCHARGES)),
-                5,
-            ),
-            None,
-            5,
-        ),
+        Measured(f"discharge_summary from tidy Parquet, {rows:,} samples", ours_s, 0.4, 9, 1.0),
+        Measured("  plain Polars group-by", plain_s, None, 9, plain_s / ours_s),
+        Measured("  pandas loop over cycles", pandas_s, None, 1, pandas_s / ours_s),
+        Measured("discharge_physics from tidy Parquet", physics_s, None, 5, physics_s / ours_s),
     ]
 
 
@@ -178,10 +168,10 @@ def features_on_simulated(settings: Settings) -> list[Measured]:
 def fit(settings: Settings, source: str) -> Measured:
     """A full fit with the configured parameters."""
     view = get_view(settings.training.view)
-    table, _ = complete_rows(
+    rows, _ = complete_rows(
         feature_table(view, open_source(source, settings, kinds=DISCHARGES)), view
     )
-    features, labels = matrix(view, table), table[LABEL].to_numpy()
+    features, labels = matrix(view, rows), rows[LABEL].to_numpy()
     training = settings.training
 
     def run() -> object:
@@ -206,7 +196,7 @@ def main() -> None:
     as_json = parser.parse_args().json
     settings = load_settings()
     has_nasa = settings.data is not None and (settings.data / "nasa" / "tidy").is_dir()
-    out, errors = Console(), Console(stderr=True)
+    errors = console(stderr=True)
 
     measured: list[Measured] = []
     with errors.status("batteryops --help"):
@@ -227,20 +217,23 @@ def main() -> None:
         )
 
     if as_json:
-        out.print_json(json.dumps([asdict(line) | {"verdict": line.verdict} for line in measured]))
+        print_json([asdict(line) | {"verdict": line.verdict} for line in measured])
         return
-    table = Table(title=f"measured on {os.cpu_count()} cores", title_justify="left")
-    for column in ("what", "median s", "goal s", "", "repetitions"):
-        table.add_column(column, justify="left" if column in {"what", ""} else "right")
-    for line in measured:
-        table.add_row(
-            line.what,
-            f"{line.median_s:.3f}",
-            "" if line.goal_s is None else f"{line.goal_s:g}",
-            line.verdict,
-            str(line.repetitions),
-        )
-    out.print(table)
+    table(
+        f"measured on {os.cpu_count()} cores",
+        ["what", "median s", "goal s", "", "times ours", "repetitions"],
+        [
+            [
+                line.what,
+                f"{line.median_s:.3f}",
+                "" if line.goal_s is None else f"{line.goal_s:g}",
+                line.verdict,
+                "" if line.times_ours is None else f"{line.times_ours:.2f}",
+                line.repetitions,
+            ]
+            for line in measured
+        ],
+    )
 
 
 if __name__ == "__main__":

@@ -263,12 +263,12 @@ def _later_cycles(table: pl.DataFrame, plan: SplitPlan) -> list[Split]:
 
 _PROTOCOLS: Final[Mapping[str, Callable[[pl.DataFrame, SplitPlan], list[Split]]]] = {
     "random": _random,
+    "later_cycles": _later_cycles,
     "unseen_assets": _unseen_assets,
     "unseen_schedules": _unseen_schedules,
-    "later_cycles": _later_cycles,
 }
 PROTOCOLS: Final = tuple(_PROTOCOLS)
-"""The names of all protocols."""
+"""The names of all protocols, from the most forgiving to the strictest."""
 
 
 def _hold_out(

@@ -9,6 +9,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from batteryops.evaluation.protocol_run import ProtocolResult
 from batteryops.schema import LABEL
@@ -62,37 +63,31 @@ def draw_protocols(results: Mapping[str, ProtocolResult]) -> bytes:
     width = 0.8 / len(names)
     for position, name in enumerate(names):
         shift = (position - (len(names) - 1) / 2) * width
-        places, heights = [], []
         for place, result in enumerate(results.values()):
             found = result.metrics if name == "model" else result.baselines.get(name)
             if found is None:
                 continue
-            places.append(place + shift)
-            heights.append(found.mae_ah)
-            axes.text(
-                place + shift,
-                found.mae_ah,
+            top = found.mae_ah
+            axes.bar(place + shift, found.mae_ah, width * 0.92, color=COLOURS[name])
+            interval = result.intervals["mae_ah"]
+            if name == "model" and np.isfinite(interval.high):
+                axes.vlines(place + shift, interval.low, interval.high, color="black", lw=1.1)
+                top = interval.high
+            axes.annotate(
                 f"{found.mae_ah:.3f}",
+                (place + shift, top),
+                xytext=(0, 1.5),
+                textcoords="offset points",
                 ha="center",
                 va="bottom",
                 fontsize=7.5,
                 color=GREY,
             )
-        axes.bar(places, heights, width * 0.92, color=COLOURS[name], label=name.replace("_", " "))
-    for place, result in enumerate(results.values()):
-        interval = result.intervals["mae_ah"]
-        if np.isfinite(interval.low):
-            axes.vlines(
-                place - (len(names) - 1) / 2 * width,
-                interval.low,
-                interval.high,
-                color="black",
-                linewidth=1.2,
-            )
+    swatches = [Patch(color=COLOURS[name], label=name.replace("_", " ")) for name in names]
+    axes.legend(handles=swatches, frameon=False, fontsize=8, ncols=len(names), loc="upper left")
     axes.set_xticks(range(len(results)), [name.replace("_", " ") for name in results])
     axes.set_ylabel("MAE (Ah)")
-    axes.legend(frameon=False, fontsize=8, ncols=len(names), loc="upper left")
-    axes.margins(y=0.18)
+    axes.margins(y=0.2)
     return _png(figure)
 
 
