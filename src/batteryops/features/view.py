@@ -66,6 +66,8 @@ class FeatureView:
             samples: `asset_id`, `op_index`, then the features as Float64, null where a feature
             is not computable; sorted by asset and op_index. Depends on nothing but its
             arguments, neither on the order of the rows nor on which other cycles are among them.
+        leak_free: the view claims that no label can be rebuilt from it. The leakage check holds
+            it to that: a finding blocks promotion. Not part of the schema hash.
     """
 
     name: str
@@ -73,6 +75,7 @@ class FeatureView:
     kind: Kind
     features: tuple[Feature, ...]
     compute: Callable[[pl.DataFrame, pl.DataFrame], pl.DataFrame]
+    leak_free: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a view that names a feature twice."""
