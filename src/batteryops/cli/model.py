@@ -1,5 +1,6 @@
 """Commands on models: features, train, evaluate, validate, versions, promote."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from batteryops.evaluation.gates import Verdict
     from batteryops.evaluation.protocol_run import ProtocolResult
+    from batteryops.lifecycle.leakage import ViewLeakage
 
 
 def features(
@@ -100,11 +102,13 @@ def train(
                 "quarantined": trained.prepared.report.quarantined_rows,
                 "training": trained.facts,
                 "protocols": {name: result.to_json() for name, result in trained.results.items()},
+                "leakage": trained.leakage.to_json(),
                 "gates": trained.verdict.to_json()["gates"],
             }
         )
     else:
         show_results(trained.results.values())
+        show_leakage(trained.leakage)
         show_verdict(trained.verdict)
         terminal.say(
             f"registered as {settings.registry.model_name} version {registered.version.version}; "
@@ -133,29 +137,43 @@ def evaluate(
         str | None,
         typer.Option("--profile", help="Take every asset to have this profile."),
     ] = None,
+    leakage: Annotated[
+        bool,
+        typer.Option("--leakage", help="Also look for features that give the label away."),
+    ] = False,
     config: Config = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Measure the configured model under a protocol, with baselines beside it."""
+    """Measure the configured model under a protocol, with baselines beside it.
+
+    With --leakage, exit 1 when a view that claims to be free of leakage is not.
+    """
     from batteryops.lifecycle.evaluation import evaluate_source
 
     settings = settings_of(config, home)
     with terminal.steps(quiet=as_json) as progress:
-        results = evaluate_source(
+        evaluated = evaluate_source(
             settings,
             features_file=features_file,
             source=source,
             view=view,
             protocol=protocol,
             profile=profile,
+            leakage=leakage,
             progress=progress,
         )
+    results, found = evaluated.results, evaluated.leakage
     if as_json:
         documents = {name: result.to_json() for name, result in results.items()}
-        terminal.print_json(documents if protocol == "all" else documents[protocol])
+        document = documents if protocol == "all" else documents[protocol]
+        terminal.print_json(document | ({"leakage": found.to_json()} if found else {}))
     else:
         show_results(results.values())
+        if found:
+            show_leakage(found)
+    if found and found.broken:
+        raise typer.Exit(1)
 
 
 def validate(
@@ -300,6 +318,34 @@ def show_results(results: "Iterable[ProtocolResult]") -> None:
         ],
         rows,
     )
+
+
+def show_leakage(leakage: "ViewLeakage") -> None:
+    """Print what gives the label away, what came closest, and what could not be checked."""
+    report = leakage.report
+    claim = "claims to be free of leakage" if leakage.leak_free else "makes no claim"
+    terminal.table(
+        f"leakage: {len(report.findings)} findings; {leakage.view} v{leakage.version} {claim}",
+        ["what", "features", "statistic", "limit", "assets", "what it says"],
+        [
+            [
+                f"[{'red' if leakage.leak_free else 'yellow'}]{finding.kind}[/]",
+                ", ".join(finding.features),
+                "-" if math.isnan(finding.statistic) else f"{finding.statistic:.5f}",
+                finding.limit,
+                len(finding.assets),
+                finding.message,
+            ]
+            for finding in report.findings
+        ],
+    )
+    if report.closest:
+        line = report.closest[0]
+        terminal.say(f"closest that is no finding: {line.formula}, R2 {line.r2:.5f}")
+    if report.sparse:
+        terminal.say(f"[yellow]note:[/] too few values to compare: {', '.join(report.sparse)}")
+    for sentence in report.unchecked:
+        terminal.say(f"[yellow]note:[/] {sentence}")
 
 
 def show_verdict(verdict: "Verdict") -> None:

@@ -1,7 +1,7 @@
 """Measure the configured model under protocols, on cycles or on a feature table as it is."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from batteryops.evaluation.protocol_run import Fit, ProtocolResult, evaluate_pro
 from batteryops.evaluation.protocols import PROTOCOLS, asset_groups, schedule_groups
 from batteryops.features.files import read_feature_table
 from batteryops.features.views import FeatureView, get_view
+from batteryops.lifecycle.leakage import ViewLeakage, check_view
 from batteryops.lifecycle.preparation import prepare
 from batteryops.lifecycle.progress import Progress
 from batteryops.lifecycle.sources import default_source, open_source
 from batteryops.models import boosting
-from batteryops.schema import LABEL
+from batteryops.schema import LABEL, Recording
 from batteryops.settings import Settings
 
 
@@ -138,6 +139,14 @@ def evaluate_protocols(  # noqa: PLR0913 - what is evaluated, and how
     return results
 
 
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """What was measured, by protocol, and what the leakage checks found when they were asked."""
+
+    results: Mapping[str, ProtocolResult]
+    leakage: ViewLeakage | None
+
+
 def evaluate_source(  # noqa: PLR0913 - all by name: what to evaluate on, and how
     settings: Settings,
     *,
@@ -146,8 +155,9 @@ def evaluate_source(  # noqa: PLR0913 - all by name: what to evaluate on, and ho
     view: str | None,
     protocol: str,
     profile: str | None,
+    leakage: bool,
     progress: Progress,
-) -> dict[str, ProtocolResult]:
+) -> Evaluated:
     """Evaluate a feature table as it is, or cycles after the quality checks.
 
     Args:
@@ -157,6 +167,7 @@ def evaluate_source(  # noqa: PLR0913 - all by name: what to evaluate on, and ho
         view: the feature view; the configured one when None.
         protocol: a protocol's name, or `all`.
         profile: take every asset to have this profile.
+        leakage: also look for features that give the label away.
         progress: told what is being done.
 
     Raises:
@@ -167,6 +178,7 @@ def evaluate_source(  # noqa: PLR0913 - all by name: what to evaluate on, and ho
     if features_file is not None and source is not None:
         raise DataError("given both --features and --source; expected one of them")
     chosen = get_view(view or settings.training.view)
+    recording: Recording | None = None
     if features_file is not None:
         progress.step(f"read {features_file}")
         table = read_feature_table(features_file, chosen.names, labelled=True).drop_nulls(LABEL)
@@ -174,5 +186,11 @@ def evaluate_source(  # noqa: PLR0913 - all by name: what to evaluate on, and ho
         progress.step("read cycles, check them, compute features")
         recording = open_source(source or default_source(settings), settings, kinds=(chosen.kind,))
         table = prepare(recording, chosen, settings).table
+    found = None
+    if leakage:
+        progress.step("look for leakage")
+        nominal_ah = nominal_capacities(table, settings, profile)
+        found = check_view(table, chosen, recording=recording, nominal_ah=nominal_ah)
     names = PROTOCOLS if protocol == "all" else (protocol,)
-    return evaluate_protocols(table, chosen, names, settings, progress, profile=profile)
+    results = evaluate_protocols(table, chosen, names, settings, progress, profile=profile)
+    return Evaluated(results, found)

@@ -1,6 +1,6 @@
 """From a recording to rows that may train a model, with every row set aside on record."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import polars as pl
@@ -45,6 +45,7 @@ class Prepared:
         report: what was checked, and each row that was set aside with its reasons.
         source: where the cycles came from.
         fingerprint: SHA-256 of `table`.
+        recording: the cycles; None where a feature table was given.
     """
 
     table: pl.DataFrame
@@ -53,6 +54,7 @@ class Prepared:
     report: QualityReport
     source: str
     fingerprint: str
+    recording: Recording | None = None
 
 
 def ingest(source: str, settings: Settings) -> Ingested:
@@ -104,9 +106,10 @@ def prepare(recording: Recording, view: FeatureView, settings: Settings) -> Prep
         DataError: when too much would be set aside, or nothing remains.
     """
     raw = check_recording(recording, settings.profile_of, settings.quality)
-    return prepare_table(
+    prepared = prepare_table(
         feature_table(view, recording), view, settings, source=recording.source, raw=raw
     )
+    return replace(prepared, recording=recording)
 
 
 def prepare_table(

@@ -173,6 +173,7 @@ def _write(trained: Trained, settings: Settings, folder: Path) -> ModelPackage:
             "metrics": {name: result.to_json() for name, result in trained.results.items()}
             | {"training": dict(trained.facts)},
             "quality": prepared.report.to_json(),
+            "leakage": trained.leakage.to_json(),
         },
         attachments={
             "diagnostics.png": diagnostics_png(trained.results[DIAGNOSED].predictions),

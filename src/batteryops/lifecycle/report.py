@@ -76,11 +76,13 @@ def render(page: Page) -> str:
         verdict=trained.verdict,
         results=trained.results,
         view=prepared.view,
+        leakage=trained.leakage,
         checks=prepared.report.checks,
         n_rows=prepared.table.height,
         n_assets=prepared.table["asset_id"].n_unique(),
         n_set_aside=prepared.set_aside.height,
         number=_number,
+        exact=_exact,
         ageing=_embedded(draw_ageing(prepared.table, prepared.set_aside)),
         protocols=_embedded(draw_protocols(trained.results)),
         diagnostics=_embedded(diagnostics_png(trained.results[DIAGNOSED].predictions)),
@@ -90,6 +92,10 @@ def render(page: Page) -> str:
 
 def _embedded(png: bytes) -> str:
     return b64encode(png).decode()
+
+
+def _exact(value: float) -> str:
+    return f"{value:.5f}" if math.isfinite(value) else "-"
 
 
 def _number(value: float) -> str:

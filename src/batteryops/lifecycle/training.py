@@ -11,7 +11,8 @@ from batteryops.evaluation.gates import Gate, Verdict, judge
 from batteryops.evaluation.protocol_run import ProtocolResult
 from batteryops.evaluation.protocols import PROTOCOLS
 from batteryops.features.views import matrix
-from batteryops.lifecycle.evaluation import evaluate_protocols
+from batteryops.lifecycle.evaluation import evaluate_protocols, nominal_capacities
+from batteryops.lifecycle.leakage import PROTOCOL, ViewLeakage, check_view
 from batteryops.lifecycle.preparation import Prepared
 from batteryops.lifecycle.progress import Progress
 from batteryops.lifecycle.ranges import count_out_of_range
@@ -34,6 +35,7 @@ class Trained:
         prepared: what it was fitted on, and what was set aside.
         results: by protocol; measured by models fitted on that protocol's training rows.
         facts: of the fit itself: time, predictions out of range, parity of the twin.
+        leakage: what the leakage checks found.
         verdict: what the gates said.
     """
 
@@ -42,12 +44,14 @@ class Trained:
     prepared: Prepared
     results: Mapping[str, ProtocolResult]
     facts: Mapping[str, float]
+    leakage: ViewLeakage
     verdict: Verdict
 
     @property
     def metrics(self) -> dict[str, float]:
         """Every metric as `protocol.metric`, baselines as `protocol.baseline.metric`."""
         found = {f"training.{name}": value for name, value in self.facts.items()}
+        found |= {f"{PROTOCOL}.{name}": value for name, value in self.leakage.facts.items()}
         for protocol, result in self.results.items():
             found |= {f"{protocol}.{name}": value for name, value in result.facts().items()}
             for baseline, facts in result.baseline_facts().items():
@@ -56,7 +60,7 @@ class Trained:
 
 
 def train(prepared: Prepared, settings: Settings, progress: Progress) -> Trained:
-    """Evaluate under every protocol, fit on all rows, and let the gates judge.
+    """Look for leakage, evaluate under every protocol, fit on all rows, and let the gates judge.
 
     The models of the protocols are thrown away; what they measured stands for the model that is
     fitted on all rows. Writes nothing.
@@ -65,6 +69,13 @@ def train(prepared: Prepared, settings: Settings, progress: Progress) -> Trained
         DataError: too few assets or rows for a protocol.
     """
     table, view, training = prepared.table, prepared.view, settings.training
+    progress.step("look for leakage")
+    leakage = check_view(
+        table,
+        view,
+        recording=prepared.recording,
+        nominal_ah=nominal_capacities(table, settings),
+    )
     results = evaluate_protocols(table, view, PROTOCOLS, settings, progress)
     progress.step(f"fit on {table.height} rows")
     features, labels = matrix(view, table), table[LABEL].to_numpy()
@@ -92,7 +103,12 @@ def train(prepared: Prepared, settings: Settings, progress: Progress) -> Trained
     }
     verdict = judge(
         [Gate.parse(gate) for gate in training.gates],
-        {"training": facts, **{name: result.facts() for name, result in results.items()}},
+        {
+            "training": facts,
+            PROTOCOL: leakage.facts,
+            **{name: result.facts() for name, result in results.items()},
+        },
         {name: result.baseline_facts() for name, result in results.items()},
     )
-    return Trained(booster, onnx, prepared, results, facts, verdict)
+    verdict = Verdict(verdict.results + leakage.gates)
+    return Trained(booster, onnx, prepared, results, facts, leakage, verdict)
