@@ -23,7 +23,20 @@ def test_the_page_names_every_feature_and_hash() -> None:
         assert view.schema_hash in text
         for feature in view.features:
             assert f"| `{feature.name}` | {feature.unit} |" in text
-            assert (f"* `{feature.name}`: " in text) == (feature.leaks_label is not None)
+            for note in (feature.leaks_label, feature.why_safe):
+                assert note is None or f"* `{feature.name}`: {note}." in text
+
+
+def test_a_heading_without_anything_below_it_is_left_out() -> None:
+    summary, partial = (
+        page().split(f"## `{name}` ")[1].split("\n## ")[0]
+        for name in ("discharge_summary", "partial_window")
+    )
+
+    assert "Holds the label:" in summary
+    assert "Does not hold the label:" not in summary
+    assert "Does not hold the label:" in partial
+    assert "\nHolds the label:" not in partial
 
 
 def test_the_command_writes_the_page_and_nothing_else(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ SUMMARY = get_view("discharge_summary")
 GOLDEN = {
     ("discharge_summary", 1): "e1394c596bfe55c291c2d604f76be220b096219f9b9fb2780dc7924ec5556741",
     ("discharge_physics", 1): "405432e9ead6082091d204f92597609bbfa6075da1d1ed0ce10bef8a988a37bd",
+    ("partial_window", 1): "ff992a8548a32d1e7074276e4fbe1139d47905abd71968c35302227fbb59364b",
 }
 
 
@@ -82,6 +83,18 @@ def test_the_seven_have_the_names_that_clients_send() -> None:
     )
 
 
+def test_a_view_reads_its_kind_and_what_else_it_needs() -> None:
+    assert SUMMARY.kinds == ("discharge",)
+    assert get_view("partial_window").kinds == ("discharge", "charge")
+
+
+def test_a_view_that_claims_to_be_free_of_leakage_says_why_of_each_feature() -> None:
+    for view in VIEWS.values():
+        for described in view.features:
+            assert (described.why_safe is not None) == view.leak_free
+            assert described.leaks_label is None or not view.leak_free
+
+
 def test_an_unknown_view_is_refused_with_the_known_ones() -> None:
     with pytest.raises(DataError, match="'summary' does not exist; expected one of discharge_sum"):
         get_view("summary")
@@ -131,8 +144,8 @@ def test_a_cycle_without_samples_or_label_stays_with_nulls(hand_worked: Recordin
     )
 
     for view in VIEWS.values():
-        row = feature_table(view, recording).select(*SUMMARY.names, "capacity_ah").row(0)
-        assert row == (None,) * 8
+        row = feature_table(view, recording).select(*view.names, "capacity_ah").row(0)
+        assert row == (None,) * (len(view.names) + 1)
 
 
 def test_a_recording_without_the_views_kind_is_refused(hand_worked: Recording) -> None:

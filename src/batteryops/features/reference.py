@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from batteryops.features.discharge_physics import CUTOFF_V, LOADED_A
@@ -54,24 +55,28 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _section(view: FeatureView) -> str:
     rows = "\n".join(_row(position, feature) for position, feature in enumerate(view.features, 1))
-    leaks = "\n".join(
-        f"* `{feature.name}`: {feature.leaks_label}."
-        for feature in view.features
-        if feature.leaks_label is not None
+    leaks = _list((feature.name, feature.leaks_label) for feature in view.features)
+    safe = _list((feature.name, feature.why_safe) for feature in view.features)
+    notes = "\n".join(
+        f"\n{heading}:\n\n{items}"
+        for heading, items in (("Holds the label", leaks), ("Does not hold the label", safe))
+        if items
     )
+    context = f", and of each {' and '.join(view.needs)} before it" if view.needs else ""
     return f"""\
 ## `{view.name}` v{view.version}
 
-{len(view.features)} features of a {view.kind}. Schema hash `{view.schema_hash}`.
+{len(view.features)} features of a {view.kind}{context}. Schema hash `{view.schema_hash}`.
 
 | # | feature | unit | range | null | meaning | source |
 |---:|---|---|---|---|---|---|
 {rows}
-
-Holds the label:
-
-{leaks}
+{notes}
 """
+
+
+def _list(explained: Iterable[tuple[str, str | None]]) -> str:
+    return "\n".join(f"* `{name}`: {why}." for name, why in explained if why is not None)
 
 
 def _row(position: int, feature: Feature) -> str:

@@ -55,8 +55,10 @@ def in_runs(samples: pl.DataFrame, kind: Kind) -> Runs:
         kind: the kind of cycle to keep.
     """
     rows = (
-        samples.filter(pl.col("kind") == kind)
+        samples.lazy()  # columns that nobody needs are not filtered
+        .filter(pl.col("kind") == kind)
         .select(*CYCLE_KEY, pl.col(_CHANNELS).fill_nan(None))
+        .collect()
         .rechunk()
     )
     runs = _number(rows)

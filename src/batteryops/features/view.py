@@ -25,6 +25,8 @@ class Feature:
         optional: null is a legitimate value, because some sound cycles do not have it; a model
             sees it as missing. Where False, a null makes the row unusable.
         leaks_label: how the label can be rebuilt from it; None where it cannot.
+        why_safe: why the label cannot be rebuilt from it; a view that claims to be free of leakage
+            says so for each of its features.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Feature:
     source: str
     optional: bool = False
     leaks_label: str | None = None
+    why_safe: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse a range that nothing can lie in."""
@@ -65,9 +68,11 @@ class FeatureView:
             `schema.CYCLES` declare them. The table has one row per cycle of `kind` that has
             samples: `asset_id`, `op_index`, then the features as Float64, null where a feature
             is not computable; sorted by asset and op_index. Depends on nothing but its
-            arguments, neither on the order of the rows nor on which other cycles are among them.
+            arguments, neither on the order of the rows nor on which other cycles are among them
+            (but for those of `needs` since the asset's previous cycle of `kind`).
         leak_free: the view claims that no label can be rebuilt from it. The leakage check holds
             it to that: a finding blocks promotion. Not part of the schema hash.
+        needs: further kinds of cycle that features are computed from, where there are any.
     """
 
     name: str
@@ -76,11 +81,17 @@ class FeatureView:
     features: tuple[Feature, ...]
     compute: Callable[[pl.DataFrame, pl.DataFrame], pl.DataFrame]
     leak_free: bool = False
+    needs: tuple[Kind, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a view that names a feature twice."""
         if len(set(self.names)) != len(self.names):
             raise ValueError(f"view {self.name} names a feature twice: {', '.join(self.names)}")
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of cycle to read for this view."""
+        return (self.kind, *self.needs)
 
     @cached_property
     def names(self) -> tuple[str, ...]:

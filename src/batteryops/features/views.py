@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from batteryops.errors import DataError
 from batteryops.features.discharge_physics import DISCHARGE_PHYSICS
 from batteryops.features.discharge_summary import DISCHARGE_SUMMARY
+from batteryops.features.partial_window import PARTIAL_WINDOW
 from batteryops.features.view import Feature, FeatureView
 from batteryops.schema import CYCLE_KEY, FEATURE_KEY, LABEL, Recording
 
 __all__ = ["VIEWS", "Feature", "FeatureView", "feature_table", "get_view", "matrix"]
 
 VIEWS: Final[Mapping[str, FeatureView]] = MappingProxyType(
-    {view.name: view for view in (DISCHARGE_SUMMARY, DISCHARGE_PHYSICS)}
+    {view.name: view for view in (DISCHARGE_SUMMARY, DISCHARGE_PHYSICS, PARTIAL_WINDOW)}
 )
 
 
@@ -53,20 +54,21 @@ def feature_table(view: FeatureView, recording: Recording) -> pl.DataFrame:
         DataError: when no cycle is of the view's kind, when a cycle is listed twice, or when
             samples belong to a cycle that is not listed.
     """
-    cycles = recording.cycles.filter(pl.col("kind") == view.kind)
+    context = recording.cycles.filter(pl.col("kind").is_in(view.kinds))
+    cycles = context.filter(pl.col("kind") == view.kind)
     if cycles.is_empty():
         kinds = ", ".join(recording.cycles["kind"].drop_nulls().unique().sort()) or "no cycles"
         raise DataError(
             f"{recording.source} has no {view.kind} cycles (given: {kinds}), and feature view "
             f"{view.name} describes these; give a recording of {view.kind} cycles"
         )
-    twice = cycles.filter(cycles.select(CYCLE_KEY).is_duplicated())
+    twice = context.filter(context.select(CYCLE_KEY).is_duplicated())
     if not twice.is_empty():
         raise DataError(f"{recording.source} lists cycle {_name(twice)} twice; expected once")
     labels = cycles.select(
         "asset_id", pl.col("cycle_index").alias("op_index"), pl.col(LABEL).fill_nan(None)
     )
-    features = view.compute(recording.samples, cycles)
+    features = view.compute(recording.samples, context)
     unlisted = features.join(labels, on=FEATURE_KEY, how="anti")
     if not unlisted.is_empty():
         raise DataError(
