@@ -4,7 +4,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 from batteryops.cli.main import main
+from batteryops.features import views
 from batteryops.records.ledger import Ledger
 from batteryops.records.predictions import PredictionLog
 from batteryops.settings import load_settings
@@ -166,6 +167,109 @@ def test_evaluate_shows_every_protocol_as_a_table(run: Run, fleet_file: Path) ->
     assert told.code == 0
     for protocol in ("random", "later_cycles", "unseen_assets", "unseen_schedules"):
         assert protocol in told.out
+
+
+def test_evaluate_says_what_gives_the_label_away(run: Run, fleet_file: Path) -> None:
+    words = ["evaluate", "--source", fleet_file, "--protocol", "random", "--leakage"]
+    leakage = run(*words, "--json").json["leakage"]
+    assert (leakage["view"], leakage["leak_free"]) == ("discharge_summary", False)
+    assert [found["features"] for found in leakage["findings"]] == [
+        ["current_A_mean", "discharge_time_s"]
+    ]
+    assert leakage["n_recomputed"] > 0
+    assert leakage["unchecked"] == []
+    assert "leakage" not in run(*words[:-1], "--json").json
+
+    shown = run(*words)
+    assert shown.code == 0
+    assert "makes no claim" in shown.out
+    assert "current_A_mean, discharge_time_s" in shown.out
+    assert "closest that is no finding" in shown.err
+
+
+def test_evaluate_with_all_protocols_puts_leakage_beside_them(run: Run, fleet_file: Path) -> None:
+    told = run("evaluate", "--source", fleet_file, "--leakage", "--json").json
+    assert set(told) == {
+        "random",
+        "later_cycles",
+        "unseen_assets",
+        "unseen_schedules",
+        "leakage",
+    }
+
+
+@pytest.fixture
+def _claims(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two views that claim to be free of leakage; the second hardly knows how long it took."""
+    claiming = replace(views.get_view("discharge_summary"), leak_free=True)
+
+    def vague(samples: pl.DataFrame, cycles: pl.DataFrame) -> pl.DataFrame:
+        off = 1.0 + 0.2 * pl.col("op_index").sin()
+        return claiming.compute(samples, cycles).with_columns(pl.col("discharge_time_s") * off)
+
+    for view in (claiming, replace(claiming, name="vague", compute=vague)):
+        monkeypatch.setattr(views, "VIEWS", {**views.VIEWS, view.name: view})
+
+
+@pytest.fixture
+def planted(fleet_file: Path, tmp_path: Path, run: Run) -> Path:
+    """The fleet's features, of which one is the label in disguise."""
+    file = tmp_path / "features.parquet"
+    run("features", "--source", fleet_file, "--out", file)
+    disguise = 40.0 - 5.0 * pl.col("capacity_ah")
+    pl.read_parquet(file).with_columns(temperature_C_mean=disguise).write_parquet(file)
+    return file
+
+
+@pytest.mark.usefixtures("_claims")
+def test_evaluate_exits_1_when_a_view_breaks_its_claim(run: Run, planted: Path) -> None:
+    words = ["evaluate", "--features", planted, "--protocol", "random", "--leakage"]
+    told = run(*words, "--json")
+    assert told.code == 1
+    assert told.json["leakage"]["findings"][0]["features"] == ["temperature_C_mean"]
+    shown = run(*words)
+    assert shown.code == 1
+    assert "claims to be free of leakage" in shown.out
+    assert "a feature table was given" in shown.err
+
+
+@pytest.mark.usefixtures("_claims", "home")
+def test_a_finding_blocks_the_promotion_of_a_view_that_claims_to_be_leak_free(
+    run: Run, planted: Path, tmp_path: Path
+) -> None:
+    package = tmp_path / "package"
+    told = run("train", "--features", planted, "--out", package, "--json")
+    assert told.code == 1
+    [gate] = [gate for gate in told.json["gates"] if gate["name"] == "leak_free"]
+    assert not gate["passed"]
+    assert "temperature_C_mean rebuilds the label" in gate["reason"]
+    document = json.loads((package / "leakage.json").read_text())
+    assert document == told.json["leakage"]
+    page = (package / "report.html").read_text("utf-8")
+    assert "Does it hold the label?" in page
+    assert "temperature_C_mean rebuilds the label" in page
+
+    refused = run("promote", told.json["version"])
+    assert refused.code == 1
+    assert "leak_free" in refused.err
+
+
+@pytest.mark.usefixtures("_claims", "home")
+def test_a_view_that_keeps_its_claim_passes_the_gate(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATTERYOPS_TRAINING__VIEW", "vague")
+    told = run("train", "--source", "lake", "--json")
+    [gate] = [gate for gate in told.json["gates"] if gate["name"] == "leak_free"]
+    assert gate["passed"], gate["reason"]
+    assert told.json["leakage"]["clean"] is True
+
+
+@pytest.mark.usefixtures("home")
+def test_a_view_that_claims_nothing_has_no_such_gate(run: Run, planted: Path) -> None:
+    told = run("train", "--features", planted, "--json")
+    assert told.json["leakage"]["findings"]
+    assert "leak_free" not in [gate["name"] for gate in told.json["gates"]]
 
 
 @pytest.mark.parametrize(

@@ -324,8 +324,23 @@ def show_leakage(leakage: "ViewLeakage") -> None:
     """Print what gives the label away, what came closest, and what could not be checked."""
     report = leakage.report
     claim = "claims to be free of leakage" if leakage.leak_free else "makes no claim"
+    title = f"leakage: {len(report.findings)} found; {leakage.view} v{leakage.version} {claim}"
+    if not report.findings:
+        terminal.say(title)
+    else:
+        _show_findings(title, leakage)
+    if report.closest:
+        line = report.closest[0]
+        terminal.say(f"closest that is no finding: {line.formula}, R2 {line.r2:.5f}")
+    if report.sparse:
+        terminal.say(f"[yellow]note:[/] too few values to compare: {', '.join(report.sparse)}")
+    for sentence in report.unchecked:
+        terminal.say(f"[yellow]note:[/] {sentence}")
+
+
+def _show_findings(title: str, leakage: "ViewLeakage") -> None:
     terminal.table(
-        f"leakage: {len(report.findings)} findings; {leakage.view} v{leakage.version} {claim}",
+        title,
         ["what", "features", "statistic", "limit", "assets", "what it says"],
         [
             [
@@ -336,16 +351,9 @@ def show_leakage(leakage: "ViewLeakage") -> None:
                 len(finding.assets),
                 finding.message,
             ]
-            for finding in report.findings
+            for finding in leakage.report.findings
         ],
     )
-    if report.closest:
-        line = report.closest[0]
-        terminal.say(f"closest that is no finding: {line.formula}, R2 {line.r2:.5f}")
-    if report.sparse:
-        terminal.say(f"[yellow]note:[/] too few values to compare: {', '.join(report.sparse)}")
-    for sentence in report.unchecked:
-        terminal.say(f"[yellow]note:[/] {sentence}")
 
 
 def show_verdict(verdict: "Verdict") -> None:

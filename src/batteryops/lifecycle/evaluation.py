@@ -184,7 +184,7 @@ def evaluate_source(  # noqa: PLR0913 - all by name: what to evaluate on, and ho
         table = read_feature_table(features_file, chosen.names, labelled=True).drop_nulls(LABEL)
     else:
         progress.step("read cycles, check them, compute features")
-        recording = open_source(source or default_source(settings), settings, kinds=(chosen.kind,))
+        recording = open_source(source or default_source(settings), settings, kinds=chosen.kinds)
         table = prepare(recording, chosen, settings).table
     found = None
     if leakage:

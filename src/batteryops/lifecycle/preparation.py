@@ -1,6 +1,6 @@
 """From a recording to rows that may train a model, with every row set aside on record."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 import polars as pl
@@ -163,8 +163,14 @@ def _judge(
 ) -> QualityReport:
     """Check features of cycles whose records are sound; a crashed run has none to speak of."""
     sound = table if raw is None else raw.kept(table, "prediction")
+    means = MeanColumns(
+        **{  # a view need not describe means
+            quantity: name if name in view.names else None
+            for quantity, name in asdict(MEANS).items()
+        }
+    )
     report = check_features(
-        sound, settings.profile_of, settings.quality, MEANS, required=(*view.required, LABEL)
+        sound, settings.profile_of, settings.quality, means, required=(*view.required, LABEL)
     )
     return report if raw is None else raw.merge(report)
 

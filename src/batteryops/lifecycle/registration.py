@@ -67,7 +67,7 @@ def train_and_register(
         table = read_feature_table(features_file, view.names, labelled=True)
         prepared = prepare_table(table, view, settings, source=str(features_file))
     else:
-        recording = open_source(source or default_source(settings), settings, kinds=(view.kind,))
+        recording = open_source(source or default_source(settings), settings, kinds=view.kinds)
         prepared = prepare(recording, view, settings)
     return register(train(prepared, settings, progress), settings, out=out, progress=progress)
 
