@@ -1,0 +1,374 @@
+"""Whether a row lies inside what training covered: each feature alone, and all of them together.
+
+A model of trees answers anything; where no training row was near, its answer is the value of a leaf
+that was made for something else. Two checks, both fitted on training rows alone:
+
+* **Each feature** lies inside the range that training saw, widened by `MARGIN` of its spread. A
+  feature that training never lacked is not missing.
+* **All together**: the distance to the nearest of up to `MAX_ROWS` training rows is not above a
+  limit. Each feature is centred by its median, scaled by its spread, squashed by arcsinh so that
+  long tails do not decide, and all are decorrelated, as in the Mahalanobis distance. The nearest
+  row and not the common mean, because batteries are tested in regimes: 4, 24 and 43 degC are three
+  clouds with nothing in between (nearest-neighbour data description: Tax, One-class classification,
+  2001, section 3.4). The limit is the quantile `SHARE` of the distances of rows whose whole group
+  was held out, where each group weighs the same. One group alone gives no limit.
+
+A missing value is put at the median, in training and afterwards, so that rows which lack the same
+features stay near each other. A feature that did not vary has no weight in the distance.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from batteryops.errors import DataError, PackageError
+from batteryops.models.held_out import (
+    Floats,
+    fold_numbers,
+    group_codes,
+    group_weights,
+    weighted_quantile,
+)
+
+MARGIN: Final = 0.1
+"""How far beyond training's range a feature may lie, as a share of its 5 to 95 percent spread."""
+
+CONSTANT_MARGIN: Final = 0.01
+"""The same, at least, as a share of the largest absolute value: constants need some room too."""
+
+SHARE: Final = 0.99
+"""Share of the rows of held-out groups whose distance is inside the limit."""
+
+MAX_ROWS: Final = 512
+"""Training rows that are kept to measure distances to: some microseconds' worth."""
+
+FOLDS: Final = 25
+"""Groups are held out one by one, or in so many folds."""
+
+_NORMAL_SPREAD: Final = 3.2897  # of a normal variable from 5 to 95 percent, standard deviations
+_EIGENVALUE_FLOOR: Final = 0.03  # of the mean one: bounds how much a direction of no spread weighs
+_EXPLAINED: Final = 0.5  # of the squared distance, by the features that are named
+_CHUNK: Final = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a row lies relative to the training rows.
+
+    Args:
+        distance: to the nearest training row, in standard deviations per feature, 0 or more.
+        features: those that put it outside, in the order of the view; empty when it is inside.
+            Where it is outside only jointly, those that make up most of the distance.
+        joint: the features together are unlike any that training saw.
+    """
+
+    distance: float
+    features: tuple[str, ...] = ()
+    joint: bool = False
+
+    @property
+    def inside(self) -> bool:
+        """Nothing speaks against an answer."""
+        return not self.features and not self.joint
+
+
+@dataclass(frozen=True, eq=False)
+class Domain:
+    """What training covered; `fit_domain` yields it.
+
+    Args:
+        names: k features, in the order of the view.
+        low: (k,), least accepted value; -inf where training never saw the feature.
+        high: (k,), largest accepted value; inf where training never saw the feature.
+        may_lack: (k,), whether training lacked the feature in some row.
+        centre: (k,), medians.
+        weight: (k,), one over the spread, 0 for a feature that did not vary.
+        mixing: (k, k), from squashed features to decorrelated coordinates.
+        rows: (m, k), squashed training rows to which distances are measured.
+        limit: largest accepted distance; inf when only one group was given.
+    """
+
+    names: tuple[str, ...]
+    low: Floats
+    high: Floats
+    may_lack: NDArray[np.bool_]
+    centre: Floats
+    weight: Floats
+    mixing: Floats
+    rows: Floats
+    limit: float
+
+    def look(self, row: NDArray[np.float32]) -> Position:
+        """Where one row (k,) lies; some ten microseconds.
+
+        Examples:
+            >>> rng = np.random.default_rng(0)
+            >>> life = rng.uniform(size=(200, 1)) * [1.0, 2.0] + rng.normal(0, 0.01, (200, 2))
+            >>> domain = fit_domain(life, [f"cell {n % 20}" for n in range(200)], ["a", "b"])
+            >>> domain.look(np.array([0.5, 1.0], dtype=np.float32)).inside
+            True
+            >>> domain.look(np.array([0.5, 9.0], dtype=np.float32)).features
+            ('b',)
+            >>> domain.look(np.array([0.9, 0.3], dtype=np.float32)).joint
+            True
+        """
+        given = row.astype(np.float64)
+        squashed = np.arcsinh((given - self.centre) * self.weight)
+        absent = np.isnan(given)
+        lacks = absent.any()
+        if lacks:
+            squashed[absent] = 0.0
+        place = squashed @ self.mixing
+        away = self._square_of_rows - self._twice_placed @ place
+        nearest = int(away.argmin())
+        distance = self._distance(float(away[nearest]) + float(place @ place))
+        outside = (given < self.low) | (given > self.high)  # NaN is neither
+        if lacks:
+            outside |= absent & ~self.may_lack
+        if distance <= self.limit and not outside.any():
+            return Position(distance)
+        return self._explained(squashed, nearest, distance, outside)
+
+    def look_all(self, features: ArrayLike) -> list[Position]:
+        """Where each row of (n, k) lies.
+
+        Raises:
+            DataError: when the features are not (n, k) numbers.
+        """
+        matrix = _matrix(features, len(self.names))
+        squashed = _squashed(matrix, self.centre, self.weight)
+        distances, nearest = self._nearest(squashed)
+        absent = np.isnan(matrix)
+        outside = (matrix < self.low) | (matrix > self.high) | (absent & ~self.may_lack)
+        suspect = outside.any(axis=1) | (distances > self.limit)
+        return [
+            self._explained(squashed[row], int(nearest[row]), float(distance), outside[row])
+            if suspect[row]
+            else Position(float(distance))
+            for row, distance in enumerate(distances)
+        ]
+
+    def _explained(
+        self, squashed: Floats, nearest: int, distance: float, outside: NDArray[np.bool_]
+    ) -> Position:
+        joint = distance > self.limit
+        named = outside.copy()
+        if joint and not outside.any():
+            step = squashed - self.rows[nearest]
+            parts = step * (self.mixing @ (self.mixing.T @ step))  # they sum to the square
+            order = np.argsort(-parts)
+            enough = int(np.searchsorted(np.cumsum(parts[order]), _EXPLAINED * parts.sum())) + 1
+            named[order[:enough]] = True
+        return Position(
+            distance,
+            tuple(name for name, is_named in zip(self.names, named, strict=True) if is_named),
+            joint,
+        )
+
+    def _nearest(self, squashed: Floats) -> tuple[Floats, NDArray[np.intp]]:
+        """Distance to the nearest kept row, and which that is."""
+        distances = np.empty(len(squashed))
+        nearest = np.empty(len(squashed), dtype=np.intp)
+        for start in range(0, len(squashed), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            placed = squashed[rows] @ self.mixing
+            away = self._square_of_rows - placed @ self._twice_placed.T
+            nearest[rows] = away.argmin(axis=1)
+            squares = away.min(axis=1) + (placed**2).sum(axis=1)
+            distances[rows] = np.sqrt(np.maximum(squares, 0.0) / len(self.names))
+        return distances, nearest
+
+    def _distance(self, square: float) -> float:
+        return math.sqrt(max(square, 0.0) / len(self.names))
+
+    @cached_property
+    def _twice_placed(self) -> Floats:
+        return 2.0 * (self.rows @ self.mixing)
+
+    @cached_property
+    def _square_of_rows(self) -> Floats:
+        squares: Floats = ((self.rows @ self.mixing) ** 2).sum(axis=1)
+        return squares
+
+    def to_json(self) -> dict[str, Any]:
+        """As a package holds it: numbers to seven digits, null where there is no bound."""
+        return {
+            "features": {
+                name: {
+                    "low": _number(self.low[column]),
+                    "high": _number(self.high[column]),
+                    "may_be_missing": bool(self.may_lack[column]),
+                    "centre": _number(self.centre[column]),
+                    "weight": _number(self.weight[column]),
+                }
+                for column, name in enumerate(self.names)
+            },
+            "limit": _number(self.limit),
+            "mixing": [[_number(value) for value in row] for row in self.mixing],
+            "rows": [[_number(value) for value in row] for row in self.rows],
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """What `to_json` gave.
+
+        Raises:
+            PackageError: when it is something else.
+        """
+        try:
+            features = document["features"]
+            width = len(features)
+            read = cls(
+                names=tuple(features),
+                low=_read([entry["low"] for entry in features.values()], -math.inf),
+                high=_read([entry["high"] for entry in features.values()], math.inf),
+                may_lack=np.asarray(
+                    [bool(entry["may_be_missing"]) for entry in features.values()], dtype=np.bool_
+                ),
+                centre=_read([entry["centre"] for entry in features.values()]),
+                weight=_read([entry["weight"] for entry in features.values()]),
+                mixing=_read(document["mixing"]).reshape(width, width),
+                rows=_read(document["rows"]).reshape(-1, width),
+                limit=float(_read([document["limit"]], math.inf)[0]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise PackageError(
+                f"the training domain cannot be read ({error!r}); train again"
+            ) from error
+        if not len(read.rows):
+            raise PackageError("the training domain holds no rows; train again")
+        return read
+
+
+def fit_domain(
+    features: ArrayLike, groups: ArrayLike, names: Sequence[str], *, max_rows: int = MAX_ROWS
+) -> Domain:
+    """Learn from training rows what is inside.
+
+    Args:
+        features: (n, k), NaN where missing; rows of a group in the order of its life.
+        groups: (n,), whose row it is: assets that were aged together are one.
+        names: k of them.
+        max_rows: how many rows are kept at most, though one of each group always.
+
+    Raises:
+        DataError: when shapes disagree or there is nothing to learn from.
+    """
+    matrix = _matrix(features, len(names))
+    codes = group_codes(groups, len(matrix))
+    domain = _cover(matrix, codes, tuple(names), max_rows)
+    if codes.max() == 0:
+        return domain
+    distances = held_out_distances(matrix, codes, names, max_rows=max_rows)
+    limit = weighted_quantile(distances, group_weights(codes), SHARE)
+    return replace(domain, limit=limit)
+
+
+def held_out_distances(
+    features: ArrayLike, groups: ArrayLike, names: Sequence[str], *, max_rows: int = MAX_ROWS
+) -> Floats:
+    """Distance (n,) of each row to what is covered without the row's whole group.
+
+    Args:
+        features: as `fit_domain` takes them.
+        groups: likewise; at least two different ones, or all distances are infinite.
+        names: likewise.
+        max_rows: likewise.
+    """
+    matrix = _matrix(features, len(names))
+    codes = group_codes(groups, len(matrix))
+    folds = fold_numbers(codes, FOLDS)
+    distances = np.full(len(matrix), math.inf)
+    if folds.max() == 0:
+        return distances
+    for fold in range(int(folds.max()) + 1):
+        out = folds == fold
+        others = _cover(matrix[~out], codes[~out], tuple(names), max_rows)
+        squashed = _squashed(matrix[out], others.centre, others.weight)
+        distances[out] = others._nearest(squashed)[0]  # noqa: SLF001 - of this module's own class
+    return distances
+
+
+def _cover(
+    matrix: Floats, codes: NDArray[np.intp], names: tuple[str, ...], max_rows: int
+) -> Domain:
+    """What rows cover, without a limit yet."""
+    width = matrix.shape[1]
+    low, high = np.full(width, -math.inf), np.full(width, math.inf)
+    centre, weight = np.zeros(width), np.zeros(width)
+    for column in range(width):
+        known = matrix[np.isfinite(matrix[:, column]), column]
+        if not known.size:  # no tree can have split on it
+            continue
+        least, lower, middle, upper, largest = np.quantile(known, [0.0, 0.05, 0.5, 0.95, 1.0])
+        room = max(MARGIN * (upper - lower), CONSTANT_MARGIN * max(abs(least), abs(largest)))
+        low[column], high[column], centre[column] = least - room, largest + room, middle
+        # a few odd values among equal ones have no quantile spread, but they vary
+        spread = (upper - lower) / _NORMAL_SPREAD or float(known.std())
+        if spread > 1e-6 * max(abs(least), abs(largest)):  # otherwise the last bits of a constant
+            weight[column] = 1.0 / spread
+    squashed = _squashed(matrix, centre, weight)
+    centred = squashed - squashed.mean(axis=0)
+    values, vectors = np.linalg.eigh(centred.T @ centred / len(centred))
+    floor = _EIGENVALUE_FLOOR * float(values.mean())
+    mixing = vectors / np.sqrt(np.maximum(values, floor)) if floor > 0 else np.eye(width)
+    return Domain(
+        names=names,
+        low=low,
+        high=high,
+        may_lack=np.isnan(matrix).any(axis=0),
+        centre=centre,
+        weight=weight,
+        mixing=mixing,
+        rows=squashed[_spread_over_lives(codes, max_rows)],
+        limit=math.inf,
+    )
+
+
+def _spread_over_lives(codes: NDArray[np.intp], max_rows: int) -> NDArray[np.intp]:
+    """Rows to keep: as many of each group, evenly from its first to its last."""
+    present = np.unique(codes)
+    each = max(1, max_rows // present.size)
+    kept = []
+    for code in present:
+        own = np.flatnonzero(codes == code)
+        places = np.linspace(0, own.size - 1, min(each, own.size)).round().astype(np.intp)
+        kept.append(own[places])
+    return np.concatenate(kept)
+
+
+def _squashed(matrix: Floats, centre: Floats, weight: Floats) -> Floats:
+    squashed: Floats = np.arcsinh((matrix - centre) * weight)
+    squashed[np.isnan(squashed)] = 0.0
+    return squashed
+
+
+def _matrix(features: ArrayLike, width: int) -> Floats:
+    matrix = np.asarray(features, dtype=np.float64)
+    if matrix.ndim != 2 or matrix.shape[1] != width:  # noqa: PLR2004 - rows and columns
+        raise DataError(f"features have shape {matrix.shape}; expected (n, {width})")
+    if np.isinf(matrix).any():
+        raise DataError("a feature is infinite; expected numbers, NaN where missing")
+    return matrix
+
+
+def _number(value: float) -> float | None:
+    return float(f"{value:.7g}") if math.isfinite(value) else None
+
+
+def _read(values: Any, absent: float = math.nan) -> Floats:  # noqa: ANN401 - JSON
+    """Numbers of a document, `absent` for null, which only bounds may be.
+
+    Raises:
+        ValueError: when they are not numbers.
+    """
+    read = np.array(values, dtype=np.float64)
+    read[np.isnan(read)] = absent
+    if np.isnan(read).any():
+        raise ValueError("a number is missing")
+    return read
