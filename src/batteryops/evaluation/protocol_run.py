@@ -18,6 +18,7 @@ from batteryops.evaluation.baselines import (
     mean_baseline,
     ridge_baseline,
 )
+from batteryops.evaluation.coverage import Bounds, Coverage, FitBounds, measure_coverage
 from batteryops.evaluation.metrics import (
     Floats,
     Interval,
@@ -28,7 +29,14 @@ from batteryops.evaluation.metrics import (
     per_asset,
     score,
 )
-from batteryops.evaluation.protocols import CLOCK, Split, SplitPlan, check_key, make_splits
+from batteryops.evaluation.protocols import (
+    CLOCK,
+    Split,
+    SplitPlan,
+    check_key,
+    held_out_groups,
+    make_splits,
+)
 from batteryops.schema import LABEL
 
 if TYPE_CHECKING:
@@ -70,7 +78,9 @@ class ProtocolResult:
             others it answers by the mean of the training labels.
         per_asset: one row per asset, see `batteryops.evaluation.metrics.per_asset`.
         predictions: columns `asset_id`, `op_index`, `capacity_ah`, `predicted_ah`, `nominal_ah`,
-            `fold`; one row per tested row.
+            `fold`; one row per tested row. With intervals also `capacity_low_ah`,
+            `capacity_high_ah`, `in_domain`.
+        coverage: what the prediction intervals are worth; None when none were made.
     """
 
     protocol: str
@@ -84,10 +94,11 @@ class ProtocolResult:
     baseline_coverage: Mapping[str, float]
     per_asset: pl.DataFrame
     predictions: pl.DataFrame
+    coverage: Coverage | None = None
 
     def facts(self) -> dict[str, float]:
-        """The metrics by name, as gates look them up."""
-        return self.metrics.facts()
+        """The metrics by name, as gates look them up; those of intervals among them."""
+        return self.metrics.facts() | (self.coverage.facts() if self.coverage else {})
 
     def baseline_facts(self) -> dict[str, dict[str, float]]:
         """The metrics of each baseline by name, as gates look them up."""
@@ -98,6 +109,7 @@ class ProtocolResult:
         return {
             "protocol": self.protocol,
             **self.metrics.to_json(),
+            **(self.coverage.to_json() if self.coverage else {}),
             "n_train": self.n_train,
             "n_test": self.n_test,
             "n_unlabelled": self.n_unlabelled,
@@ -124,6 +136,7 @@ def evaluate_protocol(  # noqa: PLR0913  # what is evaluated, how, and on what: 
     progress: Progress | None = None,
     workers: int = 1,
     clock: str = CLOCK,
+    fit_bounds: FitBounds | None = None,
 ) -> ProtocolResult:
     """Evaluate whatever `fit` gives, and the baselines, under one protocol.
 
@@ -141,6 +154,9 @@ def evaluate_protocol(  # noqa: PLR0913  # what is evaluated, how, and on what: 
         workers: how many folds are fitted at a time, each in a thread of its own; the result does
             not depend on it.
         clock: column in which `unseen_schedules` looks for shared schedules.
+        fit_bounds: called once per fold with features, labels and groups of the training rows,
+            the groups being those that the protocol knows; what it returns is called once with
+            features, predictions and assets of the fold's test rows. No intervals when None.
 
     Raises:
         SettingsError: when there is no such protocol.
@@ -152,15 +168,24 @@ def evaluate_protocol(  # noqa: PLR0913  # what is evaluated, how, and on what: 
     labels = labelled[LABEL].to_numpy()
     assets = labelled["asset_id"].to_numpy().astype(object)
     cycles = labelled["op_index"].cast(pl.Int64).to_numpy()
-    splits = make_splits(labelled, protocol, SplitPlan.from_settings(settings, seed, clock))
+    plan = SplitPlan.from_settings(settings, seed, clock)
+    splits = make_splits(labelled, protocol, plan)
 
     matrix = features.astype(np.float32)
+    bounds: dict[str, Bounds] = {}
+    groups = assets
+    if fit_bounds is not None:
+        group_of = held_out_groups(labelled, protocol, plan)
+        groups = np.array([group_of[asset] for asset in assets], dtype=object)
 
     def answers(split: Split) -> dict[str, Floats]:
-        predict = fit(np.ascontiguousarray(matrix[split.train]), labels[split.train])
-        given = predict(np.ascontiguousarray(matrix[split.test]))
+        known, asked = (np.ascontiguousarray(matrix[rows]) for rows in (split.train, split.test))
+        given = _checked(fit(known, labels[split.train])(asked), split.test.size, split.name)
+        if fit_bounds is not None:
+            make_bounds = fit_bounds(known, labels[split.train], groups[split.train])
+            bounds[split.name] = make_bounds(asked, given, assets[split.test])
         return {
-            "model": _checked(given, split.test.size, split.name),
+            "model": given,
             MEAN: mean_baseline(labels, split),
             RIDGE: ridge_baseline(features, labels, split),
             LAST_MEASURED: last_measured_baseline(assets, cycles, labels, split),
@@ -181,6 +206,9 @@ def evaluate_protocol(  # noqa: PLR0913  # what is evaluated, how, and on what: 
         for name, values in pooled.items()
     }
     model = judged.pop("model")
+    made = _joined([bounds[split.name] for split in splits]) if bounds else None
+    covered = measure_coverage(model.asset_id, model.actual_ah, made) if made else None
+    by_asset = per_asset(model)
     folds = tuple(Fold(split.name, split.train.size, split.test.size) for split in splits)
     return ProtocolResult(
         protocol=protocol,
@@ -197,7 +225,7 @@ def evaluate_protocol(  # noqa: PLR0913  # what is evaluated, how, and on what: 
         ),
         baselines={name: score(found) for name, found in judged.items()},
         baseline_coverage=coverage,
-        per_asset=per_asset(model),
+        per_asset=by_asset.join(covered.per_asset, on="asset_id") if covered else by_asset,
         predictions=labelled[tested].select(
             "asset_id",
             "op_index",
@@ -205,8 +233,28 @@ def evaluate_protocol(  # noqa: PLR0913  # what is evaluated, how, and on what: 
             predicted_ah=pl.Series(model.predicted_ah),
             nominal_ah=pl.Series(model.nominal_ah),
             fold=pl.Series([fold.name for fold in folds for _ in range(fold.n_test)]),
+            **_columns(made),
         ),
+        coverage=covered,
     )
+
+
+def _joined(bounds: Sequence[Bounds]) -> Bounds:
+    return Bounds(
+        np.concatenate([one.low_ah for one in bounds]),
+        np.concatenate([one.high_ah for one in bounds]),
+        np.concatenate([one.inside for one in bounds]),
+    )
+
+
+def _columns(bounds: Bounds | None) -> dict[str, pl.Series]:
+    if bounds is None:
+        return {}
+    return {
+        "capacity_low_ah": pl.Series(bounds.low_ah),
+        "capacity_high_ah": pl.Series(bounds.high_ah),
+        "in_domain": pl.Series(bounds.inside),
+    }
 
 
 def _in_threads(

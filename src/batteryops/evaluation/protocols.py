@@ -204,6 +204,24 @@ def schedule_groups(
     return _components(assets.to_list(), groups, together)
 
 
+def held_out_groups(table: pl.DataFrame, protocol: str, plan: SplitPlan) -> dict[str, str]:
+    """Each asset's group, as a protocol understands groups.
+
+    `unseen_schedules` finds them in the data; for the other protocols they are as configured.
+
+    Args:
+        table: as `make_splits` takes it.
+        protocol: one of `PROTOCOLS`.
+        plan: the configured groups.
+
+    Raises:
+        DataError: when the clock column is needed and missing.
+    """
+    if protocol == "unseen_schedules":
+        return schedule_groups(table, groups=plan.groups, clock=plan.clock)
+    return asset_groups(table["asset_id"], plan.groups)
+
+
 def asset_groups(
     asset_ids: Collection[str], groups: Collection[Sequence[str]] = ()
 ) -> dict[str, str]:
@@ -237,11 +255,11 @@ def _random(table: pl.DataFrame, plan: SplitPlan) -> list[Split]:
 
 
 def _unseen_assets(table: pl.DataFrame, plan: SplitPlan) -> list[Split]:
-    return _hold_out(table, asset_groups(table["asset_id"], plan.groups), "unseen_assets", plan)
+    return _hold_out(table, held_out_groups(table, "unseen_assets", plan), "unseen_assets", plan)
 
 
 def _unseen_schedules(table: pl.DataFrame, plan: SplitPlan) -> list[Split]:
-    found = schedule_groups(table, groups=plan.groups, clock=plan.clock)
+    found = held_out_groups(table, "unseen_schedules", plan)
     return _hold_out(table, found, "unseen_schedules", plan)
 
 

@@ -227,7 +227,7 @@ class Domain:
                 names=tuple(features),
                 low=_read([entry["low"] for entry in features.values()], -math.inf),
                 high=_read([entry["high"] for entry in features.values()], math.inf),
-                may_lack=np.asarray(
+                may_lack=np.array(
                     [bool(entry["may_be_missing"]) for entry in features.values()], dtype=np.bool_
                 ),
                 centre=_read([entry["centre"] for entry in features.values()]),
@@ -246,7 +246,12 @@ class Domain:
 
 
 def fit_domain(
-    features: ArrayLike, groups: ArrayLike, names: Sequence[str], *, max_rows: int = MAX_ROWS
+    features: ArrayLike,
+    groups: ArrayLike,
+    names: Sequence[str],
+    *,
+    distances: Floats | None = None,
+    max_rows: int = MAX_ROWS,
 ) -> Domain:
     """Learn from training rows what is inside.
 
@@ -254,6 +259,7 @@ def fit_domain(
         features: (n, k), NaN where missing; rows of a group in the order of its life.
         groups: (n,), whose row it is: assets that were aged together are one.
         names: k of them.
+        distances: what `held_out_distances` gave for the same rows; computed when None.
         max_rows: how many rows are kept at most, though one of each group always.
 
     Raises:
@@ -264,7 +270,8 @@ def fit_domain(
     domain = _cover(matrix, codes, tuple(names), max_rows)
     if codes.max() == 0:
         return domain
-    distances = held_out_distances(matrix, codes, names, max_rows=max_rows)
+    if distances is None:
+        distances = held_out_distances(matrix, codes, names, max_rows=max_rows)
     limit = weighted_quantile(distances, group_weights(codes), SHARE)
     return replace(domain, limit=limit)
 
@@ -297,7 +304,7 @@ def held_out_distances(
 def _cover(
     matrix: Floats, codes: NDArray[np.intp], names: tuple[str, ...], max_rows: int
 ) -> Domain:
-    """What rows cover, without a limit yet."""
+    """What rows cover; no distance is limited yet."""
     width = matrix.shape[1]
     low, high = np.full(width, -math.inf), np.full(width, math.inf)
     centre, weight = np.zeros(width), np.zeros(width)
@@ -321,7 +328,7 @@ def _cover(
         names=names,
         low=low,
         high=high,
-        may_lack=np.isnan(matrix).any(axis=0),
+        may_lack=np.any(np.isnan(matrix), axis=0),
         centre=centre,
         weight=weight,
         mixing=mixing,
