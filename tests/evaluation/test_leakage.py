@@ -110,6 +110,14 @@ def test_a_ratio_is_found_whichever_of_the_two_stands_first() -> None:
     assert flagged(table, ["energy", "voltage"]) == ["energy / voltage"]
 
 
+def test_a_pair_is_told_beside_its_feature_where_it_tells_of_many_more_assets() -> None:
+    """A tenth of the cells have a voltage so steady that the energy alone is on a line."""
+    steady = pl.when(pl.col("asset_id") < "EV-002").then(3.5).otherwise("voltage")
+    table = fleet(20).with_columns(voltage=steady)
+    table = table.with_columns(energy=CAPACITY * pl.col("voltage"))
+    assert flagged(table, ["energy", "voltage"]) == ["energy", "energy / voltage"]
+
+
 def test_a_copy_that_was_shuffled_is_not_found() -> None:
     shuffled = np.random.default_rng(2).permutation(fleet()["capacity_ah"].to_numpy())
     assert flagged(fleet().with_columns(copy=pl.Series(shuffled))) == []

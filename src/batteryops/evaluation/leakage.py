@@ -75,7 +75,7 @@ class LeakageReport:
     """What the checks found, and how far they could look.
 
     Args:
-        findings: on a line with the label, single features first, as `minimal` picks them; charge
+        findings: on a line with the label, single features first, as `minimal` picks; charge
             beside SOC; features that need later cycles.
         closest: the best lines that are no findings; how far the rest is from the label.
         n_lines: features, products and ratios that were compared with the label.
@@ -171,16 +171,18 @@ def _has_values(column: pl.Series) -> bool:
 def minimal(lines: Iterable[Line]) -> list[Line]:
     """The flagged lines, one for each leak.
 
-    Without pairs of which one feature is flagged by itself: a copy of the label makes one with
-    whatever is almost constant. And of two features only the best line: where their ratio is the
-    label, the inverse of that ratio is almost on a line with it.
+    Without pairs of which one feature is flagged by itself, since a copy of the label makes one
+    with whatever is almost constant; unless the pair tells of more than twice as many assets. And
+    of two features only the best line: where their ratio is the label, its inverse is almost on a
+    line with it.
     """
     flagged = [line for line in lines if line.flagged]
     alone = [line for line in flagged if line.kind == "feature"]
-    names = {line.features[0] for line in alone}
+    told = {line.features[0]: len(line.assets) for line in alone}
     pairs: dict[frozenset[str], Line] = {}
     for line in sorted(flagged, key=lambda line: -line.r2):
-        if names.isdisjoint(line.features):
+        known = max(told.get(name, 0) for name in line.features)
+        if line.kind != "feature" and len(line.assets) > 2 * known:
             pairs.setdefault(frozenset(line.features), line)
     return [*alone, *pairs.values()]
 
