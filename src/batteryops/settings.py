@@ -93,6 +93,7 @@ class EvaluationSettings(_Section):
     train_share: Annotated[float, Field(gt=0, lt=1)]
     groups: tuple[tuple[str, ...], ...]
     max_folds: Annotated[int, Field(ge=2)]
+    calibration_folds: Annotated[int, Field(ge=2)]
     bootstrap_resamples: Annotated[int, Field(ge=10)]
     confidence: Annotated[float, Field(gt=0, lt=1)]
 
@@ -114,10 +115,11 @@ class RecordsSettings(_Section):
 
 
 class ServingSettings(_Section):
-    """Where the HTTP server listens."""
+    """Where the HTTP server listens, and what is answered outside of the training domain."""
 
     host: str
     port: Annotated[int, Field(ge=0, le=65535)]
+    out_of_domain: Literal["withhold", "give"]
 
 
 class Settings(BaseSettings):

@@ -42,6 +42,12 @@ def predict(
     )
     if answers.table.height > shown.height:
         terminal.say(f"… and {answers.table.height - shown.height} more; --out writes all of them")
+    outside = (answers.table["status"] == "out_of_domain").sum()
+    if outside:
+        terminal.say(
+            f"{outside} answers are out of domain: their features, named under `outside`, are "
+            "unlike anything in training"
+        )
     if answers.left_out:
         terminal.say(f"{answers.left_out} cycles cannot be answered: a required feature is missing")
 

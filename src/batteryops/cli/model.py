@@ -283,6 +283,7 @@ def show_results(results: "Iterable[ProtocolResult]") -> None:
                 result.metrics.rmse_ah,
                 result.metrics.r2,
                 f"{result.metrics.worst_asset} {result.metrics.worst_asset_mae_ah:.3g}",
+                covered(result),
                 result.n_train,
                 result.n_test,
             ]
@@ -297,6 +298,7 @@ def show_results(results: "Iterable[ProtocolResult]") -> None:
                 metrics.rmse_ah,
                 metrics.r2,
                 f"{metrics.worst_asset} {metrics.worst_asset_mae_ah:.3g}",
+                "",
                 "",
                 metrics.n,
             ]
@@ -313,11 +315,18 @@ def show_results(results: "Iterable[ProtocolResult]") -> None:
             "RMSE Ah",
             "R2",
             "worst asset, MAE Ah",
+            "90 % intervals hold, width Ah",
             "train rows",
             "test rows",
         ],
         rows,
     )
+
+
+def covered(result: "ProtocolResult") -> str:
+    """Share of capacities inside their prediction intervals, and how wide these are."""
+    found = result.coverage
+    return f"{found.interval_coverage:.1%} {found.interval_width_ah:.3g}" if found else ""
 
 
 def show_leakage(leakage: "ViewLeakage") -> None:

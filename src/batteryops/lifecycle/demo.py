@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,9 +126,7 @@ def run_demo(
         said.append(f"version {promoted.version} is @champion")
     with diary.entry("serve and ask over HTTP") as said:
         answer = _ask(prepared, settings, config)
-        said.append(
-            f"{answer.response['capacity_ah']:.4f} Ah, measured {answer.measured_ah:.4f} Ah"
-        )
+        said.append(f"{_told(answer.response)}, measured {answer.measured_ah:.4f} Ah")
     with diary.entry("write the page") as said:
         report = settings.home / "report.html"
         report.write_text(_page(registered, source, diary.done, answer, settings), "utf-8")
@@ -163,7 +161,7 @@ def _ask(prepared: Prepared, settings: Settings, config: Path | None) -> ServedA
     body = response.json()
     with PredictionLog(settings.predictions_url) as log:
         logged = log.get(body["prediction_id"])
-    if logged is None or logged.capacity_ah != body["capacity_ah"]:
+    if logged is None or body["capacity_ah"] not in {logged.capacity_ah, None}:
         raise BatteryOpsError(f"answer {body['prediction_id']} is not in the prediction log")
     return ServedAnswer(
         request=request,
@@ -175,6 +173,13 @@ def _ask(prepared: Prepared, settings: Settings, config: Path | None) -> ServedA
             "it never saw stands above. The answer is in the prediction log."
         ),
     )
+
+
+def _told(response: Mapping[str, Any]) -> str:
+    interval = response["interval"]
+    capacity_ah = response["capacity_ah"]
+    number = response["status"] if capacity_ah is None else f"{capacity_ah:.4f} Ah"
+    return f"{number} in [{interval['low_ah']:.4f}, {interval['high_ah']:.4f}] Ah"
 
 
 @contextmanager

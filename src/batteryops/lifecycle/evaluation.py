@@ -18,6 +18,7 @@ from batteryops.lifecycle.leakage import ViewLeakage, check_view
 from batteryops.lifecycle.preparation import prepare
 from batteryops.lifecycle.progress import Progress
 from batteryops.lifecycle.sources import default_source, open_source
+from batteryops.lifecycle.uncertainty import bounds_fit
 from batteryops.models import boosting
 from batteryops.schema import LABEL, Recording
 from batteryops.settings import Settings
@@ -68,6 +69,8 @@ def evaluate_table(  # noqa: PLR0913 - what is evaluated, and how
 ) -> ProtocolResult:
     """Run one protocol with the configured model on a labelled feature table.
 
+    Prediction intervals are made in every fold anew, calibrated on groups of its training rows.
+
     Args:
         table: `asset_id`, `op_index`, the view's features, `capacity_ah`; row order matters to the
             protocol `random`.
@@ -85,16 +88,18 @@ def evaluate_table(  # noqa: PLR0913 - what is evaluated, and how
     # one thread for each fold and several folds at a time: threads within a fit wait for each other
     workers = int(training.parameters.get("n_jobs", 1))
     parameters = {**training.parameters, "n_jobs": 1}
+    fit = booster_fit(view.names, parameters, training.seed)
     return evaluate_protocol(
         table,
         view.names,
         protocol,
-        booster_fit(view.names, parameters, training.seed),
+        fit,
         settings=settings.evaluation,
         nominal_ah=nominal_capacities(table, settings, profile),
         seed=training.seed,
         progress=progress.within if progress is not None else None,
         workers=max(1, workers),
+        fit_bounds=bounds_fit(fit, view.names, settings, profile),
     )
 
 

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from batteryops.errors import DataError
@@ -19,6 +18,7 @@ from batteryops.lifecycle.loading import LoadedModel, load_model
 from batteryops.records.identifiers import new_id
 from batteryops.records.predictions import PredictionLog, PredictionRecord
 from batteryops.schema import FEATURE_KEY, LABEL
+from batteryops.serving.answer import Answer
 from batteryops.settings import Settings
 from batteryops.telemetry import read
 
@@ -28,13 +28,17 @@ class Answers:
     """What was answered, in the order of the input.
 
     Args:
-        table: `asset_id`, `op_index`, `capacity_ah` (predicted), `soh`, `prediction_id`.
+        table: `asset_id`, `op_index`, `status`, `capacity_ah` and `soh` (predicted; null where
+            withheld), `capacity_low_ah`, `capacity_high_ah`, `outside` (features that put the row
+            outside of the training domain, by commas), `outside_jointly`, `prediction_id`.
+        nominal: share of measured capacities that the intervals are made to hold.
         model_version: which version answered.
         request_id: under which all of them stand in the log.
         left_out: cycles without a required feature, which cannot be answered.
     """
 
     table: pl.DataFrame
+    nominal: float
     model_version: str
     request_id: str
     left_out: int
@@ -45,7 +49,15 @@ class Answers:
             "model_version": self.model_version,
             "request_id": self.request_id,
             "left_out": self.left_out,
-            "predictions": self.table.to_dicts(),
+            "predictions": [self._told(row) for row in self.table.iter_rows(named=True)],
+        }
+
+    def _told(self, row: dict[str, Any]) -> dict[str, Any]:
+        low_ah, high_ah = row.pop("capacity_low_ah"), row.pop("capacity_high_ah")
+        outside, joint = row.pop("outside"), row.pop("outside_jointly")
+        return row | {
+            "interval": {"low_ah": low_ah, "high_ah": high_ah, "nominal": self.nominal},
+            "domain": {"features": outside.split(",") if outside else [], "joint": joint},
         }
 
 
@@ -142,9 +154,11 @@ def _answer(
     names = package.view.names
     nominal = nominal_capacities(table, settings)
     started = time.perf_counter()
-    capacity_ah = package.predict_batch(matrix(package.view, table))
+    ranges = {asset: settings.profile_of(asset).capacity_range_ah for asset in nominal}
+    estimates = package.estimate_batch(
+        matrix(package.view, table), (ranges[asset] for asset in table["asset_id"])
+    )
     latency_ms = 1000.0 * (time.perf_counter() - started)
-    soh = capacity_ah / np.array([nominal[asset] for asset in table["asset_id"]])
     answered_at, request_id = datetime.now(UTC), new_id()
     records = [
         PredictionRecord(
@@ -157,17 +171,30 @@ def _answer(
             package_fingerprint=package.fingerprint,
             role=loaded.role,
             features={name: row[name] for name in names},
-            capacity_ah=float(capacity),
-            soh=float(share),
+            capacity_ah=estimate.capacity_ah,
+            soh=estimate.capacity_ah / nominal[row["asset_id"]],
             latency_ms=latency_ms,
+            capacity_low_ah=estimate.low_ah,
+            capacity_high_ah=estimate.high_ah,
+            status="ok" if estimate.position.inside else "out_of_domain",
         )
-        for row, capacity, share in zip(table.iter_rows(named=True), capacity_ah, soh, strict=True)
+        for row, estimate in zip(table.iter_rows(named=True), estimates, strict=True)
     ]
     with PredictionLog(settings.predictions_url) as log:
         log.append(records)
+    withhold = settings.serving.out_of_domain == "withhold"
+    given = [
+        Answer(record, estimate.position, package.intervals.nominal, withhold)
+        for record, estimate in zip(records, estimates, strict=True)
+    ]
     answers = table.select(FEATURE_KEY).with_columns(
-        pl.Series("capacity_ah", capacity_ah),
-        pl.Series("soh", soh),
-        pl.Series("prediction_id", [record.prediction_id for record in records]),
+        pl.Series("status", [record.status for record in records], pl.String),
+        pl.Series("capacity_ah", [answer.capacity_ah for answer in given], pl.Float64),
+        pl.Series("soh", [answer.soh for answer in given], pl.Float64),
+        pl.Series("capacity_low_ah", [record.capacity_low_ah for record in records], pl.Float64),
+        pl.Series("capacity_high_ah", [record.capacity_high_ah for record in records], pl.Float64),
+        pl.Series("outside", [",".join(answer.position.features) for answer in given], pl.String),
+        pl.Series("outside_jointly", [answer.position.joint for answer in given], pl.Boolean),
+        pl.Series("prediction_id", [record.prediction_id for record in records], pl.String),
     )
-    return Answers(answers, loaded.version, request_id, left_out)
+    return Answers(answers, package.intervals.nominal, loaded.version, request_id, left_out)

@@ -168,6 +168,8 @@ def _write(trained: Trained, settings: Settings, folder: Path) -> ModelPackage:
         features=matrix(prepared.view, prepared.table),
         training_assets=assets,
         data_fingerprint=prepared.fingerprint,
+        domain=trained.uncertainty.domain,
+        intervals=trained.uncertainty.intervals,
         documents={
             "gates": trained.verdict.to_json(),
             "metrics": {name: result.to_json() for name, result in trained.results.items()}

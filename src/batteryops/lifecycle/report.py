@@ -77,6 +77,7 @@ def render(page: Page) -> str:
         results=trained.results,
         view=prepared.view,
         leakage=trained.leakage,
+        uncertainty=trained.uncertainty,
         checks=prepared.report.checks,
         n_rows=prepared.table.height,
         n_assets=prepared.table["asset_id"].n_unique(),

@@ -11,11 +11,12 @@ from batteryops.evaluation.gates import Gate, Verdict, judge
 from batteryops.evaluation.protocol_run import ProtocolResult
 from batteryops.evaluation.protocols import PROTOCOLS
 from batteryops.features.views import matrix
-from batteryops.lifecycle.evaluation import evaluate_protocols, nominal_capacities
+from batteryops.lifecycle.evaluation import booster_fit, evaluate_protocols, nominal_capacities
 from batteryops.lifecycle.leakage import PROTOCOL, ViewLeakage, check_view
 from batteryops.lifecycle.preparation import Prepared
 from batteryops.lifecycle.progress import Progress
 from batteryops.lifecycle.ranges import count_out_of_range
+from batteryops.lifecycle.uncertainty import Uncertainty, fit_uncertainty, package_groups
 from batteryops.models import boosting
 from batteryops.models.onnx_twin import max_difference_ah, to_onnx
 from batteryops.schema import LABEL
@@ -36,6 +37,7 @@ class Trained:
         results: by protocol; measured by models fitted on that protocol's training rows.
         facts: of the fit itself: time, predictions out of range, parity of the twin.
         leakage: what the leakage checks found.
+        uncertainty: prediction intervals and training domain.
         verdict: what the gates said.
     """
 
@@ -45,6 +47,7 @@ class Trained:
     results: Mapping[str, ProtocolResult]
     facts: Mapping[str, float]
     leakage: ViewLeakage
+    uncertainty: Uncertainty
     verdict: Verdict
 
     @property
@@ -88,6 +91,16 @@ def train(prepared: Prepared, settings: Settings, progress: Progress) -> Trained
         seed=training.seed,
     )
     training_time_s = time.perf_counter() - started
+    progress.step("calibrate intervals on batteries held out; learn what training covers")
+    uncertainty = fit_uncertainty(
+        booster_fit(view.names, {**training.parameters, "n_jobs": 1}, training.seed),
+        features,
+        labels,
+        package_groups(table, settings),
+        view.names,
+        folds=settings.evaluation.calibration_folds,
+        workers=max(1, int(training.parameters.get("n_jobs", 1))),
+    )
     progress.step("convert to ONNX and compare")
     onnx = to_onnx(booster, len(view.names))
     predictions = [result.predictions for result in results.values()]
@@ -111,4 +124,4 @@ def train(prepared: Prepared, settings: Settings, progress: Progress) -> Trained
         {name: result.baseline_facts() for name, result in results.items()},
     )
     verdict = Verdict(verdict.results + leakage.gates)
-    return Trained(booster, onnx, prepared, results, facts, leakage, verdict)
+    return Trained(booster, onnx, prepared, results, facts, leakage, uncertainty, verdict)

@@ -13,10 +13,14 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from batteryops.errors import PackageError
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+"""2: a package holds intervals and the training domain; without them it cannot answer."""
+
 MANIFEST: Final = "manifest.json"
 BOOSTER: Final = "model.ubj"
 TWIN: Final = "model.onnx"
+DOMAIN: Final = "domain.json"
+INTERVALS: Final = "intervals.json"
 
 LIBRARIES: Final = ("numpy", "onnx", "onnxmltools", "onnxruntime", "polars", "scikit-learn")
 """Distributions whose versions a manifest names, besides Python's and XGBoost's."""
@@ -80,7 +84,7 @@ class Manifest(_Part):
         files: SHA-256 of every other file of the package, by name.
     """
 
-    format_version: Literal[1]
+    format_version: Literal[2]
     model_name: str
     view: str
     view_version: int
@@ -100,7 +104,7 @@ class Manifest(_Part):
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
-        absent = {BOOSTER, TWIN} - self.files.keys()
+        absent = {BOOSTER, TWIN, DOMAIN, INTERVALS} - self.files.keys()
         if absent:
             raise ValueError(f"files does not list {', '.join(sorted(absent))}")
         if MANIFEST in self.files:

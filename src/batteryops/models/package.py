@@ -5,7 +5,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -19,9 +20,13 @@ from pydantic import ValidationError
 from batteryops.errors import DataError, PackageError
 from batteryops.features.views import FeatureView, get_view
 from batteryops.models.boosting import Parameters, booster_from_bytes, predict
+from batteryops.models.domain import Domain, Position
+from batteryops.models.intervals import Intervals
 from batteryops.models.manifest import (
     BOOSTER,
+    DOMAIN,
     FORMAT_VERSION,
+    INTERVALS,
     MANIFEST,
     TWIN,
     CodeVersion,
@@ -36,6 +41,7 @@ from batteryops.schema import Profile
 __all__ = [
     "PARITY_AH",
     "CodeVersion",
+    "Estimate",
     "Manifest",
     "ModelPackage",
     "RecordedSample",
@@ -48,6 +54,25 @@ PARITY_AH: Final = 1e-5
 """How far an answer may lie from the recorded one."""
 
 _RECORDED_ROWS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a model says of one row, and how far it is to be believed.
+
+    Args:
+        capacity_ah: predicted, Ah. Where the row is outside of the training domain it is what the
+            trees happen to say, and must not be relied on.
+        low_ah: lower end of the interval, Ah.
+        high_ah: upper end, Ah. Outside of the training domain the interval is all that the asset's
+            profile allows: nothing more is known.
+        position: where the row lies relative to the training rows.
+    """
+
+    capacity_ah: float
+    low_ah: float
+    high_ah: float
+    position: Position
 
 
 class ModelPackage:
@@ -87,6 +112,51 @@ class ModelPackage:
             DataError: when the features are not (n, k) numbers.
         """
         return predict(self.booster, features)
+
+    def estimate(self, row: NDArray[np.float32], range_ah: tuple[float, float]) -> Estimate:
+        """Capacity, interval and training domain of one row (k,); NaN where missing.
+
+        Args:
+            row: features in the order of the view.
+            range_ah: least and largest capacity that the asset can have, Ah.
+
+        Raises:
+            DataError: when the row is not (k,).
+        """
+        return self._estimate(self.predict_one(row), self.domain.look(row), range_ah)
+
+    def estimate_batch(
+        self, features: ArrayLike, ranges_ah: Iterable[tuple[float, float]]
+    ) -> list[Estimate]:
+        """The same for rows (n, k), by XGBoost, with one range per row."""
+        return list(
+            map(
+                self._estimate,
+                self.predict_batch(features).tolist(),
+                self.domain.look_all(features),
+                ranges_ah,
+            )
+        )
+
+    def _estimate(
+        self, capacity_ah: float, position: Position, range_ah: tuple[float, float]
+    ) -> Estimate:
+        low_ah, high_ah = (
+            self.intervals.around(capacity_ah, position.distance, range_ah)
+            if position.inside
+            else range_ah
+        )
+        return Estimate(capacity_ah, low_ah, high_ah, position)
+
+    @cached_property
+    def domain(self) -> Domain:
+        """What training covered."""
+        return Domain.from_json(self.document(DOMAIN))
+
+    @cached_property
+    def intervals(self) -> Intervals:
+        """How wide prediction intervals are."""
+        return Intervals.from_json(self.document(INTERVALS))
 
     @cached_property
     def booster(self) -> xgb.Booster:
@@ -142,6 +212,12 @@ class ModelPackage:
         """
         for name in self.manifest.files:
             self.read(name)
+        if self.domain.names != self.manifest.feature_names:
+            raise PackageError(
+                f"package {self.folder}: {DOMAIN} is of features {', '.join(self.domain.names)}, "
+                f"expected {', '.join(self.manifest.feature_names)}: train again"
+            )
+        _ = self.intervals  # can be read
         recorded = self.manifest.recorded
         rows = np.array(recorded.rows, dtype=np.float32)  # None becomes NaN
         answers = {
@@ -217,6 +293,8 @@ def write_package(  # noqa: PLR0913 - one argument per fact that the manifest mu
     features: ArrayLike,
     training_assets: Collection[str],
     data_fingerprint: str,
+    domain: Domain,
+    intervals: Intervals,
     documents: Mapping[str, Any] | None = None,
     attachments: Mapping[str, Path | bytes] | None = None,
     created_at: datetime | None = None,
@@ -238,6 +316,8 @@ def write_package(  # noqa: PLR0913 - one argument per fact that the manifest mu
         features: (n, k) the model was fitted on; some rows are recorded with their answers.
         training_assets: whose cycles these are.
         data_fingerprint: `schema.fingerprint` of the training table.
+        domain: what the training rows cover, from `domain.fit_domain`.
+        intervals: from `intervals.calibrate`.
         documents: JSON documents by name, with or without `.json` (`gates`, `metrics`).
         attachments: further files by name, as a path to copy or as content.
         created_at: now, when None.
@@ -251,7 +331,10 @@ def write_package(  # noqa: PLR0913 - one argument per fact that the manifest mu
     matrix = np.asarray(features, dtype=np.float32)
     chosen = np.unique(np.linspace(0, len(matrix) - 1, _RECORDED_ROWS).astype(int))
     recorded = matrix[chosen] if len(matrix) else matrix
-    contents = _contents(booster, onnx, documents or {}, attachments or {})
+    told = {DOMAIN: domain.to_json(), INTERVALS: intervals.to_json()}
+    for name in told.keys() & set(map(_json_name, documents or {})):
+        raise PackageError(f"a package has one {name}; give the document another name")
+    contents = _contents(booster, onnx, {**told, **(documents or {})}, attachments or {})
     levels = {profile.level for profile in profiles}
     try:
         manifest = Manifest.model_validate(

@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 import sqlalchemy as sa
 
 from batteryops.errors import RecordsError
 from batteryops.records.database import open_database
+
+Status = Literal["ok", "out_of_domain", "unknown"]
 
 
 class _Utc(sa.types.TypeDecorator[datetime]):
@@ -46,6 +48,9 @@ PREDICTIONS: Final = sa.Table(
     sa.Column("capacity_ah", sa.Double(), nullable=False),
     sa.Column("soh", sa.Double(), nullable=False),
     sa.Column("latency_ms", sa.Double(), nullable=False),
+    sa.Column("capacity_low_ah", sa.Double(), nullable=True),
+    sa.Column("capacity_high_ah", sa.Double(), nullable=True),
+    sa.Column("status", sa.String(16), nullable=False, server_default="unknown"),
     sa.Index("predictions_by_vehicle", "vehicle_id", "prediction_id"),
     sqlite_with_rowid=False,
 )
@@ -66,12 +71,18 @@ class PredictionRecord:
         package_fingerprint: SHA-256 of the model package that answered.
         role: what the version stood for: champion, challenger.
         features: what was sent, by feature name; None where a value was missing.
-        capacity_ah: the predicted capacity in Ah.
+        capacity_ah: the predicted capacity in Ah; also where the answer withheld it.
         soh: that capacity as a share of the nominal one.
         latency_ms: from the request's arrival to the prediction, the commit not included.
+        capacity_low_ah: lower end of the prediction interval in Ah; None in records from before
+            there were intervals.
+        capacity_high_ah: upper end, likewise.
+        status: `ok`, or `out_of_domain` where the features were unlike anything in training;
+            `unknown` in records from before it was looked at.
 
     Raises:
-        RecordsError: for a time without a zone, or a number that is not finite.
+        RecordsError: for a time without a zone, a number that is not finite, or an interval that
+            is upside down.
     """
 
     prediction_id: str
@@ -86,6 +97,9 @@ class PredictionRecord:
     capacity_ah: float
     soh: float
     latency_ms: float
+    capacity_low_ah: float | None
+    capacity_high_ah: float | None
+    status: Status
 
     def __post_init__(self) -> None:
         """Refuse here what the database would store as something else."""
@@ -99,12 +113,20 @@ class PredictionRecord:
             "capacity_ah": self.capacity_ah,
             "soh": self.soh,
             "latency_ms": self.latency_ms,
+            "capacity_low_ah": self.capacity_low_ah,
+            "capacity_high_ah": self.capacity_high_ah,
         }
         for name, value in numbers.items():
             if value is not None and not math.isfinite(value):
                 raise RecordsError(
                     f"prediction {self.prediction_id}: {name} is {value}, expected a finite number"
                 )
+        low, high = self.capacity_low_ah, self.capacity_high_ah
+        if low is not None and high is not None and low > high:
+            raise RecordsError(
+                f"prediction {self.prediction_id}: the interval runs from {low:g} to {high:g} Ah, "
+                "expected the lower end first"
+            )
 
 
 _NAMES: Final = tuple(field.name for field in fields(PredictionRecord))

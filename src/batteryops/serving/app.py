@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 
 from batteryops import __version__
 from batteryops.errors import BatteryOpsError, RecordsError
-from batteryops.records.predictions import PredictionLog, PredictionRecord
+from batteryops.records.predictions import PredictionLog
 from batteryops.serving import documents
 from batteryops.serving.body import MAX_BODY_BYTES, read_object
 from batteryops.serving.envelope import Envelope
@@ -38,8 +38,11 @@ _RETRY_AFTER: Final = {"Retry-After": "5"}  # seconds
 _DESCRIPTION: Final = """\
 Estimates the capacity and the State of Health of a battery from features of one discharge.
 
-Every answer is in the prediction log before it is given. Every refusal is a problem document
-(RFC 9457, `application/problem+json`). Send `X-Request-ID` to name a request; the answer repeats
+Every answer is in the prediction log before it is given. It carries an interval, calibrated on
+batteries held out, and a status: with `out_of_domain` it names the features that are unlike
+anything in training, and gives no number, unless the server is set to.
+
+Every refusal is a problem document (RFC 9457, `application/problem+json`). Send `X-Request-ID` to name a request; the answer repeats
 it, or names one that the server made.
 """
 
@@ -92,13 +95,13 @@ def create_app(model: ServedModel, log: PredictionLog, settings: Settings) -> Fa
     )
     async def predict(request: Request) -> Response:
         body = await read_object(request)
-        record = predictor.predict(body, request.state.request_id, request.state.arrived)
+        answer = predictor.predict(body, request.state.request_id, request.state.arrived)
         try:
-            await run_in_threadpool(log.append, [record])
+            await run_in_threadpool(log.append, [answer.record])
         except RecordsError as error:
             raise ProblemError(LOG_UNAVAILABLE, str(error), headers=_RETRY_AFTER) from error
         answered.inc()
-        return _json(_answer(record))
+        return _json(answer.to_json())
 
     @app.get(
         "/model-version",
@@ -138,19 +141,6 @@ def create_app(model: ServedModel, log: PredictionLog, settings: Settings) -> Fa
         return Response(encode(metrics.registry), headers={"Content-Type": media_type})
 
     return app
-
-
-def _answer(record: PredictionRecord) -> dict[str, Any]:
-    return {
-        "prediction_id": record.prediction_id,
-        "vehicle_id": record.vehicle_id,
-        "soh": record.soh,
-        "capacity_ah": record.capacity_ah,
-        "model_name": record.model_name,
-        "model_version": record.model_version,
-        "role": record.role,
-        "request_id": record.request_id,
-    }
 
 
 def _json(document: dict[str, Any]) -> Response:

@@ -14,6 +14,23 @@ _PREDICTION: Final = "019ba7c4-0d5e-7c1a-b6f0-5d3a4b7c9e21"
 _REQUEST: Final = "019ba7c4-0d5d-7f2b-8a44-0c1de2f3a4b5"
 
 
+class CapacityInterval(BaseModel):
+    """Where the capacity lies; of unseen batteries' capacities, a share `nominal` does."""
+
+    low_ah: float
+    high_ah: float
+    nominal: float
+
+
+class TrainingDomain(BaseModel):
+    """What puts the request outside of what training covered; nothing when it is inside."""
+
+    features: tuple[str, ...]
+    """Features that cause it, in the order of the view."""
+    joint: bool
+    """The features together are unlike any in training."""
+
+
 class Prediction(BaseModel):
     """One answer; it is on record under its identifier before it is given."""
 
@@ -22,8 +39,11 @@ class Prediction(BaseModel):
             "example": {
                 "prediction_id": _PREDICTION,
                 "vehicle_id": "B0005",
+                "status": "ok",
                 "soh": 0.9177,
                 "capacity_ah": 1.8354,
+                "interval": {"low_ah": 1.7612, "high_ah": 1.9096, "nominal": 0.9},
+                "domain": {"features": [], "joint": False},
                 "model_name": "ev-soh-predictor",
                 "model_version": "3",
                 "role": "champion",
@@ -34,9 +54,13 @@ class Prediction(BaseModel):
 
     prediction_id: str
     vehicle_id: str
-    soh: float
-    """Capacity as a share of the nominal one: 1.0 is nominal."""
-    capacity_ah: float
+    status: Literal["ok", "out_of_domain"]
+    soh: float | None
+    """Capacity as a share of the nominal one: 1.0 is nominal; null when it is withheld."""
+    capacity_ah: float | None
+    interval: CapacityInterval
+    """Outside of the training domain all that the asset's profile allows."""
+    domain: TrainingDomain
     model_name: str
     model_version: str
     role: str

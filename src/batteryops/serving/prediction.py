@@ -14,6 +14,7 @@ from batteryops.features.validation import problems, vector
 from batteryops.models.package import PARITY_AH, ModelPackage
 from batteryops.records.identifiers import new_id
 from batteryops.records.predictions import PredictionRecord
+from batteryops.serving.answer import Answer
 from batteryops.serving.problems import (
     ASSET_NOT_SERVED,
     INVALID_REQUEST,
@@ -58,11 +59,13 @@ class Predictor:
         self._level = model.package.manifest.level
         self._model_name = model.package.manifest.model_name
         self._fingerprint = model.package.fingerprint
+        self._nominal = model.package.intervals.nominal
+        self._withhold = settings.serving.out_of_domain == "withhold"
         self._fields = frozenset((VEHICLE, *self._view.names))
-        self._nominal_ah = lru_cache(_KNOWN_VEHICLES)(self._look_up)
+        self._capacities_ah = lru_cache(_KNOWN_VEHICLES)(self._look_up)
 
-    def predict(self, body: Mapping[str, Any], request_id: str, arrived: float) -> PredictionRecord:
-        """The answer to one request, not yet on record.
+    def predict(self, body: Mapping[str, Any], request_id: str, arrived: float) -> Answer:
+        """The answer to one request, its record not yet in the log.
 
         Args:
             body: `vehicle_id` and the features by name.
@@ -84,9 +87,9 @@ class Predictor:
                 "the body has faults; see errors, correct them and send it again",
                 errors=self._faults(body),
             )
-        nominal_ah = self._nominal_ah(vehicle_id)
-        capacity_ah = self._model.package.predict_one(row)
-        return PredictionRecord(
+        nominal_ah, range_ah = self._capacities_ah(vehicle_id)
+        estimate = self._model.package.estimate(row, range_ah)
+        record = PredictionRecord(
             prediction_id=new_id(),
             request_id=request_id,
             answered_at=datetime.now(UTC),
@@ -96,10 +99,14 @@ class Predictor:
             package_fingerprint=self._fingerprint,
             role=self._model.role,
             features={name: body[name] for name in self._view.names},
-            capacity_ah=capacity_ah,
-            soh=capacity_ah / nominal_ah,
+            capacity_ah=estimate.capacity_ah,
+            soh=estimate.capacity_ah / nominal_ah,
             latency_ms=1000.0 * (time.perf_counter() - arrived),
+            capacity_low_ah=estimate.low_ah,
+            capacity_high_ah=estimate.high_ah,
+            status="ok" if estimate.position.inside else "out_of_domain",
         )
+        return Answer(record, estimate.position, self._nominal, self._withhold)
 
     def self_test(self) -> str | None:
         """Predict the first row that was recorded with the package; what is wrong, or None."""
@@ -136,8 +143,8 @@ class Predictor:
             )
         return faults
 
-    def _look_up(self, vehicle_id: str) -> float:
-        """The nominal capacity of an asset that this model can answer for, in Ah."""
+    def _look_up(self, vehicle_id: str) -> tuple[float, tuple[float, float]]:
+        """Nominal capacity, and least and largest, in Ah, of an asset this model can answer for."""
         try:
             profile = self._settings.profile_of(vehicle_id)
         except UnknownAssetError as error:
@@ -151,7 +158,7 @@ class Predictor:
                 f"in service was trained on {self._level}s: ask a model of {profile.level}s",
             )
         try:
-            return profile.nominal_ah
+            return profile.nominal_ah, profile.capacity_range_ah
         except DataError as error:
             raise ProblemError(ASSET_NOT_SERVED, f"asset {vehicle_id!r}: {error}") from error
 

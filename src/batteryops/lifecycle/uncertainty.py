@@ -1,0 +1,123 @@
+"""How far to believe answers: intervals and training domain, for a package and for folds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from batteryops.evaluation.coverage import Bounds, FitBounds, MakeBounds
+from batteryops.evaluation.protocol_run import Fit
+from batteryops.evaluation.protocols import CLOCK, SplitPlan, held_out_groups
+from batteryops.models.domain import Domain, fit_domain, held_out_distances
+from batteryops.models.intervals import Intervals, calibrate, out_of_group_predictions
+from batteryops.settings import Settings
+
+STRICTEST: Final = "unseen_schedules"
+"""The protocol whose groups calibrate a package, where the table can tell them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Uncertainty:
+    """What a package carries besides its model."""
+
+    domain: Domain
+    intervals: Intervals
+
+
+def fit_uncertainty(  # noqa: PLR0913 - data, and how to hold out
+    fit: Fit,
+    features: NDArray[np.float32],
+    labels: NDArray[np.float64],
+    groups: NDArray[np.object_],
+    names: Sequence[str],
+    *,
+    folds: int,
+    workers: int = 1,
+) -> Uncertainty:
+    """Calibrate on groups held out from `features`; nothing else is looked at.
+
+    Args:
+        fit: the model; called once per fold of groups.
+        features: (n, k), in the order of each group's life.
+        labels: (n,), Ah.
+        groups: (n,), assets that were aged together are one.
+        names: k features.
+        folds: groups are held out in at most so many folds.
+        workers: folds fitted at a time.
+    """
+    predicted = out_of_group_predictions(
+        fit, features, labels, groups, folds=folds, workers=workers
+    )
+    distances = held_out_distances(features, groups, names)
+    return Uncertainty(
+        fit_domain(features, groups, names, distances=distances),
+        calibrate(labels - predicted, distances, groups),
+    )
+
+
+def bounds_fit(
+    fit: Fit, names: Sequence[str], settings: Settings, profile: str | None = None
+) -> FitBounds:
+    """Intervals for the protocols, as a package trained on the fold's rows would answer them.
+
+    Args:
+        fit: the model, one thread each.
+        names: of the features.
+        settings: folds, and which asset has which profile.
+        profile: take every asset to have this profile.
+    """
+
+    def fit_bounds(
+        features: NDArray[np.float32], labels: NDArray[np.float64], groups: NDArray[np.object_]
+    ) -> MakeBounds:
+        found = fit_uncertainty(
+            fit, features, labels, groups, names, folds=settings.evaluation.calibration_folds
+        )
+
+        def make_bounds(
+            asked: NDArray[np.float32],
+            predicted_ah: NDArray[np.float64],
+            assets: NDArray[np.object_],
+        ) -> Bounds:
+            profiles = {
+                asset: settings.profile(profile) if profile else settings.profile_of(asset)
+                for asset in set(assets)
+            }
+            ranges = [profiles[asset].capacity_range_ah for asset in assets]
+            positions = found.domain.look_all(asked)
+            ends = np.array(
+                [
+                    found.intervals.around(capacity, position.distance, possible)
+                    if position.inside
+                    else possible
+                    for capacity, position, possible in zip(
+                        predicted_ah.tolist(), positions, ranges, strict=True
+                    )
+                ]
+            ).reshape(-1, 2)
+            inside = np.array([position.inside for position in positions], dtype=np.bool_)
+            return Bounds(ends[:, 0], ends[:, 1], inside)
+
+        return make_bounds
+
+    return fit_bounds
+
+
+def package_groups(table: pl.DataFrame, settings: Settings) -> NDArray[np.object_]:
+    """The group (n,) of each row of a training table, for the calibration of a package.
+
+    A battery in service has no companion in training that was aged on its very schedule, so that
+    companions are one group, found as `unseen_schedules` finds them. A table without the clock of
+    its records has the configured groups only.
+
+    Args:
+        table: `asset_id`, `op_index`, the features.
+        settings: the configured groups.
+    """
+    protocol = STRICTEST if CLOCK in table.columns else "unseen_assets"
+    plan = SplitPlan.from_settings(settings.evaluation, settings.training.seed)
+    group_of = held_out_groups(table, protocol, plan)
+    return np.array([group_of[asset] for asset in table["asset_id"]], dtype=object)
