@@ -23,23 +23,10 @@ from batteryops.models.boosting import fit, predict
 from batteryops.models.manifest import MANIFEST
 from batteryops.models.onnx_twin import to_onnx
 from batteryops.models.package import ModelPackage, load_package, write_package
-from batteryops.schema import Profile
+from batteryops.settings import load_settings
 
 VIEW = get_view("discharge_summary")
-CELL = Profile(
-    name="nasa_18650",
-    level="cell",
-    chemistry="Li-ion 18650",
-    nominal_capacity_ah=2.0,
-    cells_in_series=1,
-    voltage_mean_v=(2.5, 4.5),
-    current_mean_a=(-5.0, 0.0),
-    temperature_mean_c=(-10.0, 60.0),
-    voltage_sample_v=(0.0, 4.5),
-    cutoff_v=2.7,
-    capacity_range_share=(0.0, 1.25),
-    min_capacity_share=0.1,
-)
+CELL = load_settings().profile("nasa_18650")
 PARAMETERS = {"n_jobs": 1, "n_estimators": 30, "max_depth": 5, "learning_rate": 0.2}
 
 
