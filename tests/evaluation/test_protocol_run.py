@@ -34,6 +34,7 @@ SETTINGS = EvaluationSettings(
     test_share=0.3,
     train_share=0.6,
     max_folds=30,
+    default_profile="nasa_18650",
     groups=(("B0005", "B0006", "B0007"),),
     bootstrap_resamples=100,
     confidence=0.95,

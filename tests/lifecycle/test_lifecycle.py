@@ -1,6 +1,7 @@
 """What composes the rooms: sources, preparation, evaluation, ranges, promotion."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from batteryops.lifecycle.preparation import check_source, ingest, prepare
 from batteryops.lifecycle.promotion import promote
 from batteryops.lifecycle.ranges import count_out_of_range
 from batteryops.lifecycle.sources import default_source, open_source, source_note
+from batteryops.lifecycle.training import train
 from batteryops.records.ledger import Ledger
+from batteryops.registry.mlflow_tracking import ModelRegistry
 from batteryops.settings import Settings, load_settings
 from batteryops.telemetry import Lake
 
@@ -201,3 +204,45 @@ def test_promotion_refuses_what_it_does_not_know(trained: Settings) -> None:
 
 def test_a_password_is_hidden_even_in_a_url_that_cannot_be_read() -> None:
     assert masked("no url with user:secret@host") == "host"
+
+
+def test_promotions_at_the_same_time_leave_one_champion_and_a_line_for_each(
+    trained: Settings,
+) -> None:
+    registry = open_registry(trained)
+    run_id = registry.version(1).run_id
+    versions = [registry.register(run_id, tags=registry.version(1).tags).version for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda version: promote(version, trained), versions))
+    champions = [found for found in registry.versions() if "champion" in found.aliases]
+    assert len(champions) == 1
+    with Ledger(trained.ledger_url) as ledger:
+        promoted = ledger.entries(event="model_promoted")
+    assert len(promoted) == 3
+    assert promoted[-1].subject.endswith(f"/{champions[0].version}")
+
+
+def test_a_promotion_that_the_registry_refuses_is_on_record(
+    trained: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RegistryError("the registry went away")
+
+    monkeypatch.setattr(ModelRegistry, "set_alias", refuse)
+    with pytest.raises(RegistryError, match="went away"):
+        promote(1, trained)
+    with Ledger(trained.ledger_url) as ledger:
+        events = [entry.event for entry in ledger.entries()]
+    assert events[-2:] == ["model_promoted", "promotion_failed"]
+
+
+def test_what_a_baseline_does_better_is_said(settings: Settings, fleet_file: Path) -> None:
+    view = get_view("discharge_summary")
+    prepared = prepare(open_source(str(fleet_file), settings), view, settings)
+    trained = train(prepared, settings, Told())
+    last = trained.results["later_cycles"].baselines["last_measured_capacity"]
+    loses = last.mae_ah < trained.results["later_cycles"].metrics.mae_ah
+    assert loses is any(
+        text.startswith("later_cycles: last measured") for text in trained.shortfalls
+    )
+    assert loses  # sixty small trees on six vehicles cannot beat it

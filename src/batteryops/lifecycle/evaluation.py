@@ -1,18 +1,19 @@
 """Measure the configured model under protocols, on cycles or on a feature table as it is."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from batteryops.errors import DataError
+from batteryops.errors import DataError, UnknownAssetError
 from batteryops.evaluation.protocol_run import Fit, ProtocolResult, evaluate_protocol
 from batteryops.evaluation.protocols import PROTOCOLS, asset_groups, schedule_groups
 from batteryops.features.files import read_feature_table
+from batteryops.features.validation import problems
 from batteryops.features.views import FeatureView, get_view
 from batteryops.lifecycle.preparation import prepare
 from batteryops.lifecycle.progress import Progress
@@ -20,6 +21,9 @@ from batteryops.lifecycle.sources import default_source, open_source
 from batteryops.models import boosting
 from batteryops.schema import LABEL
 from batteryops.settings import Settings
+
+NAMED_ASSETS: Final = 5
+"""How many assets a note names before it says that there are more."""
 
 
 def booster_fit(names: tuple[str, ...], parameters: Mapping[str, Any], seed: int) -> Fit:
@@ -48,6 +52,7 @@ def nominal_capacities(
 
     Raises:
         UnknownAssetError: an asset without a profile.
+        SettingsError: no such profile.
         DataError: a profile without nominal capacity.
     """
     return {
@@ -97,6 +102,20 @@ def evaluate_table(  # noqa: PLR0913 - what is evaluated, and how
     )
 
 
+def _refuse_wrong_units(view: FeatureView, table: pl.DataFrame, file: Path) -> None:
+    """Raise when a whole column stands in another unit, as its median tells.
+
+    Single rows may be anything: a table is evaluated as it is.
+    """
+    medians: dict[str, object] = {}
+    for feature in view.features:
+        median = table[feature.name].drop_nans().median()
+        medians[feature.name] = feature.low if median is None else median
+    slips = [problem for problem in problems(view, medians) if "it looks like" in problem]
+    if slips:
+        raise DataError(f"{file}, medians of its columns: {'; '.join(slips)}")
+
+
 def evaluate_protocols(  # noqa: PLR0913 - what is evaluated, and how
     table: pl.DataFrame,
     view: FeatureView,
@@ -138,6 +157,14 @@ def evaluate_protocols(  # noqa: PLR0913 - what is evaluated, and how
     return results
 
 
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """Results by protocol, and what a reader should know of them."""
+
+    results: Mapping[str, ProtocolResult]
+    notes: tuple[str, ...]
+
+
 def evaluate_source(  # noqa: PLR0913 - all by name: what to evaluate on, and how
     settings: Settings,
     *,
@@ -147,12 +174,13 @@ def evaluate_source(  # noqa: PLR0913 - all by name: what to evaluate on, and ho
     protocol: str,
     profile: str | None,
     progress: Progress,
-) -> dict[str, ProtocolResult]:
+) -> Evaluated:
     """Evaluate a feature table as it is, or cycles after the quality checks.
 
     Args:
         settings: parameters, seed, groups, shares.
-        features_file: a feature table; none of its labelled rows is left out.
+        features_file: a feature table; none of its labelled rows is left out. Where it has assets
+            without a profile, SoH is stated for the default profile, and a note says so.
         source: cycles, when no table is given.
         view: the feature view; the configured one when None.
         protocol: a protocol's name, or `all`.
@@ -160,19 +188,48 @@ def evaluate_source(  # noqa: PLR0913 - all by name: what to evaluate on, and ho
         progress: told what is being done.
 
     Raises:
-        DataError: both or neither can be used, or the protocol is unknown.
+        DataError: both or neither can be used, a whole column stands in another unit, or the
+            protocol is unknown.
+        UnknownAssetError: cycles of an asset without a profile.
     """
     if protocol not in (*PROTOCOLS, "all"):
         raise DataError(f"protocol {protocol!r}; expected one of {', '.join(PROTOCOLS)}, or all")
     if features_file is not None and source is not None:
         raise DataError("given both --features and --source; expected one of them")
     chosen = get_view(view or settings.training.view)
+    notes: list[str] = []
     if features_file is not None:
         progress.step(f"read {features_file}")
         table = read_feature_table(features_file, chosen.names, labelled=True).drop_nulls(LABEL)
+        _refuse_wrong_units(chosen, table, features_file)
+        strangers = _without_profile(table, settings)
+        if strangers and profile is None:
+            profile = settings.evaluation.default_profile
+            notes.append(
+                f"{len(strangers)} assets have no profile ({', '.join(strangers[:NAMED_ASSETS])}"
+                f"{', …' if len(strangers) > NAMED_ASSETS else ''}); SoH points of all assets are "
+                f"those of profile {profile}, name another with --profile"
+            )
     else:
         progress.step("read cycles, check them, compute features")
         recording = open_source(source or default_source(settings), settings, kinds=(chosen.kind,))
-        table = prepare(recording, chosen, settings).table
+        prepared = prepare(recording, chosen, settings)
+        table = prepared.table
+        if prepared.set_aside.height:
+            notes.append(
+                f"{prepared.set_aside.height} of {table.height + prepared.set_aside.height} "
+                "discharges were set aside by the quality checks and are not among these"
+            )
     names = PROTOCOLS if protocol == "all" else (protocol,)
-    return evaluate_protocols(table, chosen, names, settings, progress, profile=profile)
+    results = evaluate_protocols(table, chosen, names, settings, progress, profile=profile)
+    return Evaluated(results, tuple(notes))
+
+
+def _without_profile(table: pl.DataFrame, settings: Settings) -> list[str]:
+    strangers = []
+    for asset in table["asset_id"].unique().sort():
+        try:
+            settings.profile_of(asset)
+        except UnknownAssetError:
+            strangers.append(asset)
+    return strangers
