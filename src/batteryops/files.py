@@ -21,7 +21,7 @@ def first_line(error: BaseException) -> str:
     r"""The first line of an error's text, without the advice that libraries append.
 
     Examples:
-        >>> first_line(ValueError("no such column\\n\\nResolved plan until failure: ..."))
+        >>> first_line(ValueError("no such column\n\nResolved plan until failure: ..."))
         'no such column'
         >>> first_line(ValueError())
         'ValueError'

@@ -208,7 +208,7 @@ def test_another_clock_column_can_be_named() -> None:
 
 
 def test_an_unknown_protocol_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(SettingsError, match="'rendom' is not among random, unseen_assets"):
+    with pytest.raises(SettingsError, match="'rendom' is not among random, later_cycles"):
         make_splits(fleet({"a": 5}), "rendom", SplitPlan())
 
 

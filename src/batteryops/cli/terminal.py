@@ -73,7 +73,8 @@ def table(title: "str | Text", columns: Sequence[str], rows: Sequence[Sequence[o
     grid = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
     for position, column in enumerate(columns):
         numeric = bool(rows) and all(
-            isinstance(row[position], int | float) or row[position] in {"", "-"} for row in rows
+            isinstance(row[position], int | float) or str(row[position]) in {"", "-"}
+            for row in rows
         )
         longest = max((len(str(row[position])) for row in rows), default=0)
         grid.add_column(
