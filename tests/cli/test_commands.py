@@ -39,6 +39,8 @@ Run = Callable[..., Ran]
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run `batteryops` with these words."""
 
+    monkeypatch.setenv("COLUMNS", "200")
+
     def run(*words: object) -> Ran:
         monkeypatch.setattr("sys.argv", ["batteryops", *map(str, words)])
         code = 0
