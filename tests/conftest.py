@@ -44,7 +44,7 @@ def quick_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
             gate["limit"] = "< mean"
     config["evaluation"] |= {"bootstrap_resamples": 50, "max_folds": 3}
     file = tmp_path_factory.mktemp("config") / "production.yaml"
-    file.write_text(yaml.safe_dump(config))
+    file.write_text(yaml.safe_dump(config, sort_keys=False))
     return file
 
 

@@ -68,7 +68,7 @@ def test_a_range_must_not_run_backwards(tmp_path: Path) -> None:
     config = tmp_path / "production.yaml"
     text = find_config().read_text()
     config.write_text(text.replace("[-10.0, 60.0]", "[60.0, -10.0]", 1))
-    with pytest.raises(SettingsError, match=r"60\.0 is above -10\.0"):
+    with pytest.raises(SettingsError, match=r"60\.0 is not at most -10\.0"):
         load_settings(config)
 
 

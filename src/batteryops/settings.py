@@ -2,34 +2,56 @@
 
 import fnmatch
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    YamlConfigSettingsSource,
 )
+from pydantic_settings import SettingsError as EnvironmentSyntaxError
 
 from batteryops.errors import SettingsError, UnknownAssetError
 from batteryops.schema import Profile
 
 CONFIG_NAME: Final = "production.yaml"
 
+PREFIX: Final = "BATTERYOPS_"
+"""Of every environment variable that is a setting."""
+
+CONFIG_VARIABLE: Final = f"{PREFIX}CONFIG"
+
+WORD_PARAMETERS: Final = frozenset({"tree_method", "grow_policy", "device"})
+"""Training parameters that are words; all others are numbers."""
+
+_GIVEN_LENGTH: Final = 100  # what was given is shown up to here
+
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Range = tuple[float, float]
 
 
-def _increasing(value: object) -> object:
-    if isinstance(value, list | tuple) and len(value) == 2 and value[0] > value[1]:  # noqa: PLR2004
-        raise ValueError(f"a range is given as [low, high]; {value[0]} is above {value[1]}")
+def _increasing(value: Range) -> Range:
+    low, high = value
+    if not low <= high:  # also where one of them is NaN
+        raise ValueError(f"a range is given as [low, high]; {low} is not at most {high}")
     return value
 
 
-OrderedRange = Annotated[Range, BeforeValidator(_increasing)]
+OrderedRange = Annotated[Range, AfterValidator(_increasing)]
 
 
 class _Section(BaseModel):
@@ -73,7 +95,11 @@ class GateSettings(_Section):
     protocol: str
     metric: str
     limit: Annotated[
-        str, Field(pattern=r"^(<|<=|>|>=)\s*([-+]?[0-9.]+([eE][-+]?[0-9]+)?|[a-z_]+)$")
+        str,
+        Field(
+            pattern=r"^(<|<=|>|>=)\s*"
+            r"([-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?|[a-z]+(_[a-z]+)*)$"
+        ),
     ]
 
 
@@ -84,6 +110,30 @@ class TrainingSettings(_Section):
     seed: int
     parameters: Mapping[str, float | int | str]
     gates: tuple[GateSettings, ...]
+
+    @field_validator("parameters")
+    @classmethod
+    def _numbers_are_numbers(
+        cls, parameters: Mapping[str, float | int | str]
+    ) -> Mapping[str, float | int | str]:
+        """Numbers may come as text, as they do from the environment; ranges are checked later."""
+        for name, value in parameters.items():
+            if name not in WORD_PARAMETERS:
+                try:
+                    float(value)
+                except ValueError:
+                    raise ValueError(f"{name} is {value!r}, expected a number") from None
+        return parameters
+
+    @field_validator("gates")
+    @classmethod
+    def _gates_have_names_of_their_own(
+        cls, gates: tuple[GateSettings, ...]
+    ) -> tuple[GateSettings, ...]:
+        for name, times in Counter(gate.name for gate in gates).items():
+            if times > 1:
+                raise ValueError(f"{times} gates are named {name!r}; each needs its own name")
+        return gates
 
 
 class EvaluationSettings(_Section):
@@ -96,6 +146,7 @@ class EvaluationSettings(_Section):
     calibration_folds: Annotated[int, Field(ge=2)]
     bootstrap_resamples: Annotated[int, Field(ge=10)]
     confidence: Annotated[float, Field(gt=0, lt=1)]
+    default_profile: str
 
 
 class RegistrySettings(_Section):
@@ -126,11 +177,14 @@ class Settings(BaseSettings):
     """Everything that can be configured, checked once, never changed afterwards."""
 
     model_config = SettingsConfigDict(
-        env_prefix="BATTERYOPS_",
+        env_prefix=PREFIX,
         env_nested_delimiter="__",
+        env_ignore_empty=True,
         frozen=True,
         extra="forbid",
     )
+
+    file_content: ClassVar[Mapping[str, Any]] = {}
 
     environment: str
     home: Path
@@ -155,7 +209,8 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Order of precedence, first wins: flags, environment, file."""
         del dotenv_settings, file_secret_settings
-        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls)
+        content = dict(cls.file_content)
+        return init_settings, env_settings, InitSettingsSource(settings_cls, content)
 
     @model_validator(mode="after")
     def _assets_have_profiles(self) -> Self:
@@ -165,6 +220,11 @@ class Settings(BaseSettings):
                     f"assets: pattern {pattern!r} names profile {name!r}, "
                     f"which is not among {', '.join(self.profiles)}"
                 )
+        if self.evaluation.default_profile not in self.profiles:
+            raise ValueError(
+                f"evaluation.default_profile {self.evaluation.default_profile!r} is not among "
+                f"{', '.join(self.profiles)}"
+            )
         return self
 
     def profile(self, name: str) -> Profile:
@@ -190,6 +250,17 @@ class Settings(BaseSettings):
             f"asset {asset_id!r} has no profile: it matches none of the patterns "
             f"{', '.join(map(repr, self.assets))}; add one under `assets` in the configuration"
         )
+
+    def in_home(self, home: Path) -> Self:
+        """The same settings with every store under another home, whatever URLs are configured."""
+        stores = {
+            "home": home,
+            "records": RecordsSettings(predictions_url=None, ledger_url=None),
+            "registry": self.registry.model_copy(
+                update={"tracking_uri": None, "artifact_root": None}
+            ),
+        }
+        return self.model_copy(update=stores)
 
     @property
     def lake(self) -> Path:
@@ -241,7 +312,7 @@ def find_config() -> Path:
         SettingsError: when none of them exists.
     """
     here = Path(__file__).resolve()
-    named = os.environ.get("BATTERYOPS_CONFIG")
+    named = os.environ.get(CONFIG_VARIABLE)
     candidates = (
         [Path(named)]
         if named
@@ -256,7 +327,7 @@ def find_config() -> Path:
             return path
     raise SettingsError(
         f"no configuration file: looked for {', '.join(map(str, candidates))}; "
-        "name one with --config or BATTERYOPS_CONFIG"
+        f"name one with --config or {CONFIG_VARIABLE}"
     )
 
 
@@ -271,20 +342,69 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:  # noqa
     Raises:
         SettingsError: naming each setting that is missing, unknown or out of range.
     """
+    _refuse_unknown_variables()
     path = config or find_config()
-    if not path.is_file():
-        raise SettingsError(f"configuration file {path} does not exist")
 
     class FromFile(Settings):
-        model_config = SettingsConfigDict(yaml_file=path)
+        file_content = _read_yaml(path)
 
     given = {name: value for name, value in flags.items() if value is not None}
     try:
         return FromFile(**given)
+    except EnvironmentSyntaxError as error:
+        raise SettingsError(
+            f"environment {PREFIX}*: {error}; a section or a list is given as JSON, one key as "
+            f"{PREFIX}SERVING__PORT=9000"
+        ) from error
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'configuration'}: {problem['msg']}"
-            + (f" (given {problem['input']!r})" if problem["loc"] else "")
-            for problem in error.errors()
-        )
+        problems = "; ".join(_told(problem) for problem in error.errors())
         raise SettingsError(f"{path}: {problems}") from error
+
+
+def _told(problem: Mapping[str, Any]) -> str:
+    """One problem that pydantic found: where, what, and what was given where that is short."""
+    where = ".".join(map(str, problem["loc"])) or "configuration"
+    given = repr(problem["input"])
+    shown = f" (given {given})" if problem["loc"] and len(given) <= _GIVEN_LENGTH else ""
+    return f"{where}: {problem['msg']}{shown}"
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise SettingsError(f"configuration file {path} does not exist")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    # ValueError: no UTF-8, or a date like 2026-02-30
+    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise SettingsError(
+            f"configuration file {path} cannot be read as YAML: {reason}"
+        ) from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise SettingsError(
+            f"configuration file {path} holds a {type(content).__name__}; expected settings by "
+            f"name, as in {CONFIG_NAME}"
+        )
+    return content
+
+
+def _refuse_unknown_variables() -> None:
+    """A misspelt variable would have no effect, and nobody would notice."""
+    plain = {name for name, field in Settings.model_fields.items() if _is_plain(field.annotation)}
+    for variable in sorted(os.environ):
+        if not variable.upper().startswith(PREFIX) or variable == CONFIG_VARIABLE:
+            continue
+        name, *keys = variable.lower().removeprefix(PREFIX.lower()).split("__")
+        if name not in Settings.model_fields or (keys and name in plain):
+            known = ", ".join(name.upper() for name in sorted(Settings.model_fields))
+            raise SettingsError(
+                f"environment variable {variable} is no setting; expected {CONFIG_VARIABLE}, or "
+                f"{PREFIX} and one of {known}, with its keys after two underscores each"
+            )
+
+
+def _is_plain(annotation: Any) -> bool:  # noqa: ANN401 - whatever a field is declared as
+    """Whether a setting is one value, without keys of its own."""
+    return annotation in (str, Path, Path | None)

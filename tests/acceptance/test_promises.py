@@ -14,15 +14,20 @@ from batteryops.features.views import get_view
 pytestmark = pytest.mark.data
 
 
-def batteryops(*words: object) -> Any:  # noqa: ANN401 - any JSON document
-    """Run a command with --json and read what it prints."""
-    ran = subprocess.run(  # noqa: S603 - our own module
-        [sys.executable, "-m", "batteryops", *map(str, words), "--json"],
+def run(*words: object) -> subprocess.CompletedProcess[str]:
+    """Run a command, whatever its exit code."""
+    return subprocess.run(  # noqa: S603 - our own module
+        [sys.executable, "-m", "batteryops", *map(str, words)],
         capture_output=True,
         text=True,
         timeout=240,
         check=False,
     )
+
+
+def batteryops(*words: object) -> Any:  # noqa: ANN401 - any JSON document
+    """Run a command with --json and read what it prints."""
+    ran = run(*words, "--json")
     assert ran.returncode == 0, ran.stderr
     return json.loads(ran.stdout)
 
@@ -77,3 +82,25 @@ def test_the_demo_runs_on_the_nasa_cells(tmp_path: Path) -> None:
     assert told["source"] == "nasa"
     assert told["gates_passed"] is True
     assert Path(told["report"]).is_file()
+
+
+def test_validate_tells_a_good_model_from_one_of_shuffled_labels(
+    published: Path, tmp_path: Path
+) -> None:
+    table = pl.read_csv(published)
+    shuffled = tmp_path / "shuffled.csv"
+    table.with_columns(pl.col("capacity").shuffle(seed=1)).write_csv(shuffled)
+    verdicts = {}
+    for name, file in {"good": published, "shuffled": shuffled}.items():
+        package = tmp_path / name
+        run("train", "--features", file, "--out", package, "--home", tmp_path / "home")
+        thresholds = ["--threshold-mae", 0.02, "--threshold-r2", 0.98]
+        verdicts[name] = run(
+            "validate", "--model", package, "--test-data", published, *thresholds, "--json"
+        )
+    assert verdicts["good"].returncode == 0, verdicts["good"].stdout
+    assert verdicts["shuffled"].returncode == 1
+    failed = [
+        gate for gate in json.loads(verdicts["shuffled"].stdout)["gates"] if not gate["passed"]
+    ]
+    assert {gate["name"] for gate in failed} == {"mae", "r2"}

@@ -40,6 +40,8 @@ Run = Callable[..., Ran]
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run `batteryops` with these words."""
 
+    monkeypatch.setenv("COLUMNS", "200")
+
     def run(*words: object) -> Ran:
         monkeypatch.setattr("sys.argv", ["batteryops", *map(str, words)])
         code = 0
@@ -427,7 +429,9 @@ def test_predict_answers_for_features_cycles_and_requests_and_logs_each(
     assert logged.vehicle_id == "B0005"
     assert logged.model_version == "1"
     assert logged.role == "champion"
-    assert logged.capacity_ah == answer["capacity_ah"]
+    assert logged.status == answer["status"] == "out_of_domain"  # trained on simulated cells
+    assert (answer["capacity_ah"], answer["soh"]) == (None, None)
+    assert logged.soh == logged.capacity_ah / 2.0
 
     out = tmp_path / "answers.csv"
     assert "150 answers" in run("predict", features, "--out", out).out
@@ -453,8 +457,8 @@ REQUEST = {
         ({"temperature_C_mean": 303.0}, "kelvin"),
         ({"voltage_V_mean": float("nan")}, "voltage_V_mean"),
         ({"voltage_V_mean": float("inf")}, "voltage_V_mean"),
-        ({"voltage_V_mean": None}, "required feature"),
-        ({"voltage_V_mean": "three"}, "wrong type"),
+        ({"voltage_V_mean": None}, "voltage_V_mean is null"),
+        ({"voltage_V_mean": "three"}, "expected a number"),
         ({"vehicle_id": "X-1"}, "has no profile"),
         ({"vehicle_id": "Vehicle 1"}, "is a pack"),
     ],
@@ -481,7 +485,7 @@ def test_predict_refuses_a_bad_request_and_logs_nothing(
         ("truncated.mat", b"MATLAB 5.0 MAT-file, Platform" + b" " * 100, "truncated.mat"),
         ("broken.json", b"{", "broken.json"),
         ("list.json", b"[]", "expected one request body"),
-        ("short.json", b'{"vehicle_id": "EV-1"}', "missing current_A_mean"),
+        ("short.json", b'{"vehicle_id": "EV-1"}', "current_A_mean is missing"),
         ("absent.csv", None, "absent.csv"),
     ],
 )
@@ -586,3 +590,165 @@ def test_audit_exits_1_on_a_broken_chain(run: Run, home: Path) -> None:
     assert told.code == 1
     assert "BROKEN at line 2" in told.err
     assert run("doctor", "--json").code == 1
+
+
+def test_a_simulated_fleet_in_the_lake_has_a_line_on_the_ledger(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATTERYOPS_HOME", str(tmp_path))
+    run("data", "simulate", "--vehicles", 2, "--cycles", 5, "--seed", 9)
+    [entry] = run("audit", "--json").json["entries"]
+    assert (entry["event"], entry["subject"]) == ("data_ingested", "simulated, seed 9")
+    assert run("data", "check", "--taken-in", "--json").json == {"rows": []}
+
+
+def test_nothing_is_taken_in_when_the_ledger_is_out_of_reach(
+    run: Run, fleet_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATTERYOPS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("BATTERYOPS_RECORDS__LEDGER_URL", "sqlite:////proc/none/ledger.db")
+    assert run("data", "ingest", fleet_file).code == 1
+    assert not (tmp_path / "home" / "lake").exists()
+    assert not (tmp_path / "home" / "quarantine").exists()
+
+
+def test_nothing_is_promoted_when_the_ledger_is_out_of_reach(
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del home
+    monkeypatch.setenv("BATTERYOPS_RECORDS__LEDGER_URL", "sqlite:////proc/none/ledger.db")
+    assert run("promote", 1).code == 1
+    monkeypatch.delenv("BATTERYOPS_RECORDS__LEDGER_URL")
+    assert run("versions", "--json").json[0]["aliases"] == []
+
+
+def test_cycles_that_cannot_be_believed_are_not_answered_and_counted_by_reason(
+    run: Run, home: Path, fleet_file: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.parquet"
+    first = (pl.col("asset_id") == "EV-0001") & (pl.col("cycle_index") == 2)
+    spike = first & (pl.col("time_s") == 0)
+    pl.read_parquet(fleet_file).with_columns(
+        voltage_v=pl.when(spike).then(8.4).otherwise("voltage_v")
+    ).write_parquet(broken)
+
+    told = run("predict", broken, "--model", 1, "--json").json
+    assert told["left_out"] == {"impossible_voltage": 1}
+    assert len(told["predictions"]) == 149
+    assert "1 cycles left out: impossible_voltage" in run("predict", broken, "--model", 1).err
+    with PredictionLog(load_settings(home=home).predictions_url) as log:
+        assert log.count() == 298
+
+
+def test_predict_looks_at_where_it_will_write_before_it_answers(
+    run: Run, home: Path, fleet_file: Path, tmp_path: Path
+) -> None:
+    told = run("predict", fleet_file, "--model", 1, "--out", tmp_path / "answers.txt")
+    assert told.code == 1
+    assert not (home / "predictions.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("document", "told"),
+    [
+        (b'{"vehicle_id": null}', "vehicle_id is None"),
+        (json.dumps(REQUEST | {"extra": 1}).encode(), "unknown extra"),
+        (json.dumps(REQUEST | {"voltage_V_mean": True}).encode(), "voltage_V_mean"),
+        (json.dumps(REQUEST | {"voltage_V_mean": 10**400}).encode(), "voltage_V_mean"),
+        (b"[" * 100_000, "cannot be read as JSON"),
+    ],
+)
+@pytest.mark.usefixtures("home")
+def test_a_request_in_a_file_is_judged_as_the_server_judges_it(
+    run: Run, tmp_path: Path, document: bytes, told: str
+) -> None:
+    file = tmp_path / "request.json"
+    file.write_bytes(document)
+    ran = run("predict", file, "--model", 1)
+    assert ran.code == 1
+    assert told in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_evaluate_takes_any_names_of_assets_and_says_what_it_assumed(
+    run: Run, fleet_file: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "features.parquet"
+    run("features", "--source", fleet_file, "--out", file)
+    table = pl.read_parquet(file)
+    numbers = table["asset_id"].str.slice(-1).cast(pl.Int64)
+    table.with_columns(asset_id=numbers).write_csv(tmp_path / "numbered.csv")
+
+    words = ["evaluate", "--features", tmp_path / "numbered.csv", "--protocol", "random"]
+    told = run(*words, "--json")
+    assert told.code == 0, told.err
+    assert "6 assets have no profile" in told.json["notes"][0]
+    named = run(*words, "--profile", "simulated_nmc_18650", "--json")
+    assert named.json["notes"] == []
+    assert named.json["mae_ah"] == told.json["mae_ah"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (pl.col("voltage_V_mean") * 1000, "millivolts"),
+        (pl.col("temperature_C_mean") + 273.15, "kelvin"),
+    ],
+)
+def test_evaluate_refuses_a_column_in_another_unit(
+    run: Run, fleet_file: Path, tmp_path: Path, change: pl.Expr, told: str
+) -> None:
+    file = tmp_path / "features.parquet"
+    run("features", "--source", fleet_file, "--out", file)
+    pl.read_parquet(file).with_columns(change).write_parquet(file)
+    ran = run("evaluate", "--features", file, "--protocol", "random")
+    assert ran.code == 1
+    assert told in ran.err
+
+
+@pytest.mark.usefixtures("home")
+def test_rows_with_false_labels_do_not_judge_a_model_but_are_told(
+    run: Run, fleet_file: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "features.parquet"
+    run("features", "--source", fleet_file, "--out", file)
+    table = pl.read_parquet(file)
+    crashed = pl.int_range(pl.len()) < 10
+    table.with_columns(
+        capacity_ah=pl.when(crashed).then(0.01).otherwise("capacity_ah")
+    ).write_parquet(file)
+
+    thresholds = ["--threshold-mae", "0.1", "--threshold-r2", "0.3"]
+    told = run("validate", "--model", 1, "--test-data", file, *thresholds, "--json")
+    assert told.code == 0, told.out
+    assert "10 of 150 labelled rows were set aside" in told.json["notes"][0]
+    assert told.json["metrics"]["n"] == 140
+
+
+def test_train_looks_at_where_the_package_goes_before_it_works(
+    run: Run, home: Path, tmp_path: Path
+) -> None:
+    del home
+    (tmp_path / "taken").mkdir()
+    assert "exists already" in run("train", "--out", tmp_path / "taken").err
+    assert run("train", "--out", "/proc/none/package").code == 1
+    assert len(run("versions", "--json").json) == 1
+
+
+def test_text_in_brackets_is_printed_as_it_is(run: Run) -> None:
+    told = run("train", "--source", "zz[old]/[/b]")
+    assert told.code == 1
+    assert "zz[old]/[/b]" in told.err
+
+
+@pytest.mark.usefixtures("home")
+def test_a_package_folder_that_is_not_there_is_called_a_folder(run: Run, tmp_path: Path) -> None:
+    told = run("validate", "--model", tmp_path / "absent")
+    assert "expected a folder" in told.err
+
+
+def test_a_home_without_versions_says_how_to_make_one(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATTERYOPS_HOME", str(tmp_path / "home"))
+    assert "`batteryops train` makes one" in run("versions").err

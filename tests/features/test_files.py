@@ -72,7 +72,7 @@ def test_our_name_wins_where_a_file_has_both(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"", "cannot be read as csv"),
+        (b"", "the file is empty"),
         (b"battery_id,voltage_V_mean,discharge_time_s,capacity\n", "no rows"),
         (b"battery_id,voltage_V_mean,capacity\nB1,3.5,1.8\n", "missing column discharge_time_s"),
         (b"battery_id,voltage_V_mean,discharge_time_s\nB1,3.5,1\n", "missing column capacity_ah"),
@@ -97,7 +97,7 @@ def test_a_corrupt_parquet_is_named(tmp_path: Path) -> None:
     file = tmp_path / "table.parquet"
     _published().write_parquet(file)
     file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(DataError, match=r"table\.parquet cannot be read as parquet"):
+    with pytest.raises(DataError, match=r"table\.parquet: cannot be read as Parquet"):
         read_feature_table(file, FEATURES, labelled=True)
 
 
@@ -112,6 +112,6 @@ def test_a_missing_file_and_another_suffix_are_named(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_named_and_nothing_is_left(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(DataError, match="cannot be made"):
         write_feature_table(_published(), tmp_path / "file" / "table.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -52,8 +52,9 @@ def test_the_command_writes_the_page_and_nothing_else(tmp_path: Path) -> None:
 def test_a_page_that_cannot_be_written_is_refused_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "file").write_bytes(b"")
     with pytest.raises(SystemExit) as refusal:
-        main([str(tmp_path / "missing" / "FEATURES.md")])
+        main([str(tmp_path / "file" / "FEATURES.md")])
 
     assert refusal.value.code == 2
-    assert "cannot write" in capsys.readouterr().err
+    assert "cannot be written" in capsys.readouterr().err

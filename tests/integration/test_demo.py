@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from batteryops.errors import GateError
 from batteryops.lifecycle.demo import run_demo, running_server
 from batteryops.lifecycle.progress import Silent
 from batteryops.lifecycle.promotion import promote
@@ -39,6 +40,9 @@ def test_the_demo_walks_from_cycles_to_a_served_model_and_leaves_a_page(
     tmp_path: Path, quick_config: Path, fleet_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BATTERYOPS_CONFIG", str(quick_config))
+    elsewhere = f"sqlite:///{tmp_path}/production/"
+    for name in ("RECORDS__LEDGER_URL", "RECORDS__PREDICTIONS_URL", "REGISTRY__TRACKING_URI"):
+        monkeypatch.setenv(f"BATTERYOPS_{name}", f"{elsewhere}{name}.db")
     settings = load_settings(quick_config, home=tmp_path)
 
     shown = run_demo(settings, source=str(fleet_file), config=quick_config, progress=Silent())
@@ -52,7 +56,8 @@ def test_the_demo_walks_from_cycles_to_a_served_model_and_leaves_a_page(
         "unseen_assets",
         "unseen_schedules",
     }
-    in_demo = load_settings(quick_config, home=shown.home)
+    assert not (tmp_path / "production").exists()
+    in_demo = settings.in_home(shown.home)
     with Ledger(in_demo.ledger_url) as ledger:
         assert [entry.event for entry in ledger.entries()] == [
             "data_ingested",
@@ -76,6 +81,21 @@ def test_the_demo_walks_from_cycles_to_a_served_model_and_leaves_a_page(
         assert heading in page
 
 
+def test_a_demo_whose_model_fails_a_gate_leaves_the_page_and_promotes_nothing(
+    tmp_path: Path, quick_config: Path, fleet_file: Path
+) -> None:
+    strict = tmp_path / "strict.yaml"
+    strict.write_text(quick_config.read_text().replace("'> 0.3'", "'> 0.99999'"))
+    settings = load_settings(strict, home=tmp_path)
+
+    with pytest.raises(GateError, match=r"random_r2.*the page: "):
+        run_demo(settings, source=str(fleet_file), config=strict, progress=Silent())
+
+    assert "gates failed" in (tmp_path / "demo" / "report.html").read_text("utf-8")
+    with Ledger(settings.in_home(tmp_path / "demo").ledger_url) as ledger:
+        assert not ledger.entries(event="model_promoted")
+
+
 def test_the_command_serves_the_champion_until_it_is_told_to_stop(
     tmp_path: Path, trained_home: Path, quick_config: Path
 ) -> None:
@@ -96,7 +116,8 @@ def test_the_command_serves_the_champion_until_it_is_told_to_stop(
 
     assert (version["model_version"], version["role"]) == ("1", "champion")
     assert answer.status_code == 200
-    assert answer.json()["soh"] == pytest.approx(answer.json()["capacity_ah"] / 2.0)
+    assert answer.json()["status"] == "out_of_domain"  # a real cell, of a model of simulated ones
+    assert answer.json()["soh"] is None
     for problem in (refused, unknown):
         assert problem.status_code == 422
         assert problem.headers["content-type"] == "application/problem+json"

@@ -16,7 +16,7 @@ HASH = "0" * 64
 
 def facts() -> dict[str, Any]:
     return {
-        "format_version": 1,
+        "format_version": 2,
         "model_name": "ev-soh-predictor",
         "view": "discharge_summary",
         "view_version": 1,
@@ -32,7 +32,7 @@ def facts() -> dict[str, Any]:
         "data_fingerprint": HASH,
         "code": {"git_commit": None, "package_version": "0.1.0", "libraries": {"xgboost": "3.2"}},
         "recorded": {"rows": [[3.5, None]], "outputs_ah": [1.8]},
-        "files": {"model.ubj": HASH, "model.onnx": HASH},
+        "files": dict.fromkeys(("model.ubj", "model.onnx", "domain.json", "intervals.json"), HASH),
     }
 
 
@@ -74,12 +74,12 @@ def test_a_manifest_cannot_be_changed() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 2}, "format version 2, expected 1; load it with the batteryops that"),
+        ({"format_version": 1}, "format version 1, expected 2; load it with the batteryops that"),
         ({"surprise": 1}, "surprise: Extra inputs are not permitted"),
         ({"schema_hash": "abc"}, "schema_hash: String should match pattern"),
         ({"level": "module"}, "level: Input should be 'cell' or 'pack'"),
         ({"created_at": "2026-01-02T03:04:05"}, "created_at: Input should have timezone info"),
-        ({"files": {"model.ubj": HASH}}, "files does not list model.onnx"),
+        ({"files": {"model.ubj": HASH}}, "not list domain.json, intervals.json, model.onnx"),
         ({"files": facts()["files"] | {"../secrets": HASH}}, "files.../secrets.*pattern"),
         ({"files": facts()["files"] | {MANIFEST: HASH}}, "cannot hold its own SHA-256"),
         ({"recorded": {"rows": [[1.0]], "outputs_ah": [1.0]}}, "one value per feature"),

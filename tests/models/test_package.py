@@ -20,26 +20,17 @@ from batteryops.errors import DataError, PackageError
 from batteryops.features.views import get_view
 from batteryops.models import package as module
 from batteryops.models.boosting import fit, predict
+from batteryops.models.domain import fit_domain
+from batteryops.models.intervals import Intervals
 from batteryops.models.manifest import MANIFEST
 from batteryops.models.onnx_twin import to_onnx
 from batteryops.models.package import ModelPackage, load_package, write_package
-from batteryops.schema import Profile
+from batteryops.settings import load_settings
 
 VIEW = get_view("discharge_summary")
-CELL = Profile(
-    name="nasa_18650",
-    level="cell",
-    chemistry="Li-ion 18650",
-    nominal_capacity_ah=2.0,
-    cells_in_series=1,
-    voltage_mean_v=(2.5, 4.5),
-    current_mean_a=(-5.0, 0.0),
-    temperature_mean_c=(-10.0, 60.0),
-    voltage_sample_v=(0.0, 4.5),
-    cutoff_v=2.7,
-    capacity_range_share=(0.0, 1.25),
-    min_capacity_share=0.1,
-)
+CELL = load_settings().profile("nasa_18650")
+GROUPS = [f"cell {row // 5}" for row in range(100)]
+INTERVALS = Intervals(0.9, 0.02, 0.5, 0.92, 20, 100)
 PARAMETERS = {"n_jobs": 1, "n_estimators": 30, "max_depth": 5, "learning_rate": 0.2}
 
 
@@ -66,6 +57,8 @@ def write(folder: Path, **changes: Any) -> ModelPackage:  # noqa: ANN401 - any a
         "features": features,
         "training_assets": ["B0006", "B0005", "B0006"],
         "data_fingerprint": "a" * 64,
+        "domain": fit_domain(features, GROUPS, VIEW.names),
+        "intervals": INTERVALS,
         "documents": {"gates": {"passed": True}, "metrics.json": {"mae_ah": 0.01}},
         "attachments": {"diagnostics.png": b"\x89PNG", "report.html": b"<p>"},
     }
@@ -83,7 +76,9 @@ def test_a_package_holds_the_model_its_documents_and_its_facts(tmp_path: Path) -
 
     assert sorted(path.name for path in package.folder.iterdir()) == [
         "diagnostics.png",
+        "domain.json",
         "gates.json",
+        "intervals.json",
         "manifest.json",
         "metrics.json",
         "model.onnx",
@@ -282,7 +277,7 @@ def test_a_missing_file_is_refused(tmp_path: Path, name: str) -> None:
 def test_a_document_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
     package = write(tmp_path / "model")
 
-    with pytest.raises(PackageError, match=r"holds no card\.json; it holds diagnostics\.png, gat"):
+    with pytest.raises(PackageError, match=r"holds no card\.json; it holds diagnostics\.png, dom"):
         package.document("card")
 
 

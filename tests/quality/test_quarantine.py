@@ -77,7 +77,7 @@ def test_a_write_that_fails_leaves_what_was_there(
     path = store.write("nasa", ROWS)
     before = path.read_bytes()
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError("no space left on device")
 
     monkeypatch.setattr(pl.DataFrame, "write_parquet", full)

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from batteryops.records.predictions import PredictionLog, PredictionRecord
 log = PredictionLog(sys.argv[1])
 log.append([PredictionRecord("the-id", "r", datetime.now(UTC), "B0005", "m", "1", "f", "champion",
-                             {"a": 1.0}, 1.5, 0.75, 0.1)])
+                             {"a": 1.0}, 1.5, 0.75, 0.1, 1.4, 1.6, "ok")])
 os.kill(os.getpid(), 9)
 """
 
@@ -41,6 +41,9 @@ def record(**changes: object) -> PredictionRecord:
         capacity_ah=1.8564874208181574,
         soh=0.9282437104090787,
         latency_ms=0.21,
+        capacity_low_ah=1.7912,
+        capacity_high_ah=1.9217,
+        status="ok",
     )
     return replace(base, **changes)  # type: ignore[arg-type]  # names and types as above
 

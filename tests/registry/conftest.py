@@ -9,27 +9,16 @@ import pytest
 
 from batteryops.features.views import get_view
 from batteryops.models.boosting import fit
+from batteryops.models.domain import fit_domain
+from batteryops.models.intervals import Intervals
 from batteryops.models.onnx_twin import to_onnx
 from batteryops.models.package import ModelPackage, write_package
 from batteryops.registry.mlflow_tracking import ModelRegistry
 from batteryops.registry.store import open_client
-from batteryops.schema import Profile
+from batteryops.settings import load_settings
 
 VIEW = get_view("discharge_summary")
-CELL = Profile(
-    name="nasa_18650",
-    level="cell",
-    chemistry="Li-ion 18650",
-    nominal_capacity_ah=2.0,
-    cells_in_series=1,
-    voltage_mean_v=(2.5, 4.5),
-    current_mean_a=(-5.0, 0.0),
-    temperature_mean_c=(-10.0, 60.0),
-    voltage_sample_v=(0.0, 4.5),
-    cutoff_v=2.7,
-    capacity_range_share=(0.0, 1.25),
-    min_capacity_share=0.1,
-)
+CELL = load_settings().profile("nasa_18650")
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +40,8 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> ModelPackage:
         features=features,
         training_assets=["B0005"],
         data_fingerprint="a" * 64,
+        domain=fit_domain(features, [f"cell {n % 8}" for n in range(40)], VIEW.names),
+        intervals=Intervals(0.9, 0.02, 0.5, 0.92, 8, 40),
         documents={"gates": {"passed": True}},
     )
 

@@ -9,6 +9,8 @@ from starlette.testclient import TestClient
 
 from batteryops.features.views import get_view
 from batteryops.models import boosting
+from batteryops.models.domain import fit_domain
+from batteryops.models.intervals import Intervals
 from batteryops.models.onnx_twin import to_onnx
 from batteryops.models.package import ModelPackage, write_package
 from batteryops.records.predictions import PredictionLog
@@ -38,7 +40,7 @@ def package(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Mod
             random.uniform(35, 42, 200),
             seconds,
             random.uniform(8, 18, 200),
-            0.7 * seconds,
+            0.7 * seconds + random.normal(0, 100, 200),
         ]
     ).astype(np.float32)
     parameters = {"n_estimators": 20, "max_depth": 3, "learning_rate": 0.3}
@@ -61,6 +63,8 @@ def package(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Mod
         features=features,
         training_assets=["B0005"],
         data_fingerprint="0" * 64,
+        domain=fit_domain(features, [f"cell {n % 20}" for n in range(200)], view.names),
+        intervals=Intervals(0.9, 0.02, 0.5, 0.92, 20, 200),
     )
 
 

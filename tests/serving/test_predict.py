@@ -58,8 +58,11 @@ def test_an_answer_holds_capacity_soh_and_who_answered(
     assert set(answer) == {
         "prediction_id",
         "vehicle_id",
+        "status",
         "soh",
         "capacity_ah",
+        "interval",
+        "domain",
         "model_name",
         "model_version",
         "role",
@@ -312,7 +315,9 @@ NEARLY_RIGHT = st.fixed_dictionaries(
 def test_no_body_whatever_makes_the_server_fail(client: TestClient, content: bytes) -> None:
     response = client.post("/predict", content=content, headers=JSON)
     if response.status_code == 200:
-        assert math.isfinite(response.json()["soh"])
+        answer = response.json()
+        assert (answer["soh"] is None) == (answer["status"] == "out_of_domain")
+        assert answer["interval"]["low_ah"] <= answer["interval"]["high_ah"]
     else:
         assert response.status_code in {400, 422}
         assert response.headers["content-type"] == "application/problem+json"

@@ -185,7 +185,7 @@ def test_an_empty_file_or_one_without_rows_is_refused(tmp_path: Path, name: str)
         read_canonical(path)
 
     path.unlink()
-    with pytest.raises(DataError, match=f"{name}: no such file"):
+    with pytest.raises(DataError, match=f"{name} does not exist"):
         read_canonical(path)
 
 

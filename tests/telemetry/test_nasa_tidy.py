@@ -175,7 +175,7 @@ def test_operations_without_a_needed_column_or_rows_are_refused(tidy_folder: Pat
         read_nasa_tidy(tidy_folder)
 
     path.unlink()
-    with pytest.raises(DataError, match=r"cycles\.csv: no such file"):
+    with pytest.raises(DataError, match=r"cycles\.csv does not exist"):
         read_nasa_tidy(tidy_folder)
 
 

@@ -25,9 +25,11 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Estimate capacity and SoH for every row or discharge; each answer goes into the log."""
-    from batteryops.features.files import write_feature_table
+    from batteryops.features.files import check_writable, write_feature_table
     from batteryops.lifecycle.prediction import predict_file
 
+    if out is not None:
+        check_writable(out)  # before anything is answered and logged
     answers = predict_file(file, model, settings_of(config, home))
     if out is not None:
         write_feature_table(answers.table, out)
@@ -48,8 +50,8 @@ def predict(
             f"{outside} answers are out of domain: their features, named under `outside`, are "
             "unlike anything in training"
         )
-    if answers.left_out:
-        terminal.say(f"{answers.left_out} cycles cannot be answered: a required feature is missing")
+    for reason, count in answers.left_out.items():
+        terminal.say(f"{count} cycles left out: {reason}")
 
 
 def serve(

@@ -71,15 +71,18 @@ def simulate(
     as_json: Json = False,
 ) -> None:
     """Make a fleet of ageing cells from an equivalent-circuit model."""
-    from batteryops.telemetry import Lake
+    from dataclasses import replace
+
+    from batteryops.lifecycle.preparation import ingest_recording
     from batteryops.telemetry.canonical import write_canonical
     from batteryops.telemetry.fleet_plan import FleetPlan
     from batteryops.telemetry.simulator import simulate_fleet
 
-    recording = simulate_fleet(FleetPlan(n_vehicles=vehicles, n_cycles=cycles, seed=seed))
     settings = settings_of(config, home)
+    fleet = simulate_fleet(FleetPlan(n_vehicles=vehicles, n_cycles=cycles, seed=seed))
+    recording = replace(fleet, source=f"simulated, seed {seed}")
     if out is None:
-        Lake(settings.lake).write(recording)
+        ingest_recording(recording, settings)
     else:
         write_canonical(recording, out)
     summary = {
@@ -133,14 +136,27 @@ def check(
     asset: Annotated[
         str | None, typer.Option("--asset", help="List just this asset's cycles.")
     ] = None,
+    taken_in: Annotated[
+        bool,
+        typer.Option("--taken-in", help="List what was set aside when data was taken in."),
+    ] = False,
     config: Config = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
     """May this data be used? Exit 1 when a limit for the whole data set is broken."""
     from batteryops.lifecycle.preparation import check_source
+    from batteryops.quality.quarantine import QuarantineStore
 
-    report, name = check_source(source, settings_of(config, home))
+    settings = settings_of(config, home)
+    if taken_in:
+        rows = QuarantineStore(settings.quarantine).list(asset=asset)
+        if as_json:
+            terminal.print_json({"rows": rows.to_dicts()})
+        else:
+            terminal.table("set aside when taken in", rows.columns, rows.rows())
+        return
+    report, name = check_source(source, settings)
     rows = report.quarantine
     if asset is not None:
         rows = rows.filter(rows["asset_id"] == asset)
@@ -150,8 +166,10 @@ def check(
         )
     else:
         show_quality(report, name)
-        if list_rows or asset:
+        if rows.height and (list_rows or asset):
             terminal.table("quarantined cycles", rows.columns, rows.rows())
+        elif asset:
+            terminal.say(f"no cycle of {asset} is set aside")
     if not report.accepted:
         raise typer.Exit(1)
 
@@ -169,16 +187,18 @@ def show_quality(report: "QualityReport", source: str) -> None:
             [
                 check.name,
                 check.column or "",
-                f"[{STATUS_COLOUR[check.status]}]{check.status}[/]"
-                + (", [red]limit broken[/]" if check.exceeded else ""),
+                terminal.styled("limit broken", "red")
+                if check.exceeded
+                else terminal.styled(check.status, STATUS_COLOUR[check.status]),
                 check.rows,
                 check.message,
             ]
             for check in found
         ],
     )
-    accepted = "[green]accepted[/]" if report.accepted else "[red]refused[/]"
     terminal.say(
-        f"{accepted}: {len(report.checks) - len(found)} of {len(report.checks)} checks found "
-        f"nothing; {report.quarantined_rows} of {report.n_rows} cycles are set aside"
+        f"{len(report.checks) - len(found)} of {len(report.checks)} checks found nothing; "
+        f"{report.quarantined_rows} of {report.n_rows} cycles are set aside",
+        label="accepted" if report.accepted else "refused",
+        style="green" if report.accepted else "red",
     )

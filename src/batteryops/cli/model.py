@@ -32,13 +32,14 @@ def features(
     as_json: Json = False,
 ) -> None:
     """Compute a feature view: one row per discharge, with its label."""
-    from batteryops.features.files import write_feature_table
+    from batteryops.features.files import check_writable, write_feature_table
     from batteryops.features.views import complete_rows, feature_table, get_view
     from batteryops.lifecycle.sources import default_source, open_source
 
+    check_writable(out)
     settings = settings_of(config, home)
     chosen = get_view(view or settings.training.view)
-    recording = open_source(source or default_source(settings), settings, kinds=(chosen.kind,))
+    recording = open_source(source or default_source(settings), settings, kinds=chosen.kinds)
     table = feature_table(chosen, recording)
     total = table.height
     missing: dict[str, int] = {}
@@ -104,12 +105,15 @@ def train(
                 "protocols": {name: result.to_json() for name, result in trained.results.items()},
                 "leakage": trained.leakage.to_json(),
                 "gates": trained.verdict.to_json()["gates"],
+                "shortfalls": list(trained.shortfalls),
             }
         )
     else:
         show_results(trained.results.values())
         show_leakage(trained.leakage)
         show_verdict(trained.verdict)
+        for shortfall in trained.shortfalls:
+            terminal.say(f"a baseline does better, {shortfall}", label="note", style="yellow")
         terminal.say(
             f"registered as {settings.registry.model_name} version {registered.version.version}; "
             f"package in {registered.package.folder}"
@@ -165,13 +169,18 @@ def evaluate(
         )
     results, found = evaluated.results, evaluated.leakage
     if as_json:
-        documents = {name: result.to_json() for name, result in results.items()}
+        documents = {
+            name: result.to_json() | {"notes": list(evaluated.notes)}
+            for name, result in results.items()
+        }
         document = documents if protocol == "all" else documents[protocol]
         terminal.print_json(document | ({"leakage": found.to_json()} if found else {}))
     else:
         show_results(results.values())
         if found:
             show_leakage(found)
+        for note in evaluated.notes:
+            terminal.say(note, label="note", style="yellow")
     if found and found.broken:
         raise typer.Exit(1)
 
@@ -212,9 +221,12 @@ def validate(
     else:
         show_verdict(checked.verdict)
         for note in checked.notes:
-            terminal.say(f"[yellow]note:[/] {note}")
+            terminal.say(note, label="note", style="yellow")
     if not checked.verdict.passed:
         raise typer.Exit(1)
+
+
+GATES_SHOWN = {True: ("passed", "green"), False: ("failed", "red"), None: ("unknown", "dim")}
 
 
 def versions(config: Config = None, home: Home = None, as_json: Json = False) -> None:
@@ -226,6 +238,9 @@ def versions(config: Config = None, home: Home = None, as_json: Json = False) ->
     if as_json:
         terminal.print_json([version.to_json() for version in found])
         return
+    if not found:
+        terminal.say(f"{settings.tracking_uri} has no version yet; `batteryops train` makes one")
+        return
     terminal.table(
         f"versions of {settings.registry.model_name}",
         ["version", "stands", "aliases", "gates", "random MAE Ah", "unseen MAE Ah", "created"],
@@ -234,7 +249,7 @@ def versions(config: Config = None, home: Home = None, as_json: Json = False) ->
                 version.version,
                 version.status,
                 ", ".join(f"@{alias}" for alias in version.aliases),
-                "[green]passed[/]" if version.gates_passed else "[red]failed[/]",
+                terminal.styled(*GATES_SHOWN[version.gates_passed]),
                 version.metrics.get("random.mae_ah", "-"),
                 version.metrics.get("unseen_assets.mae_ah", "-"),
                 version.created_at.strftime("%Y-%m-%d %H:%M"),
@@ -264,7 +279,8 @@ def promote(
     if as_json:
         terminal.print_json(promoted.to_json())
     else:
-        before = f"; version {promoted.replaced} is archived" if promoted.replaced else ""
+        stands = "archived" if to == "champion" else "a candidate again"
+        before = f"; version {promoted.replaced} is {stands}" if promoted.replaced else ""
         terminal.say(f"version {version} is @{to}{before} (ledger line {promoted.entry.sequence})")
 
 
@@ -275,8 +291,8 @@ def show_results(results: "Iterable[ProtocolResult]") -> None:
         interval = result.intervals["mae_ah"]
         rows.append(
             [
-                f"[bold]{result.protocol}[/]",
-                "[bold]model[/]",
+                terminal.styled(result.protocol, "bold"),
+                terminal.styled("model", "bold"),
                 result.metrics.mae_ah,
                 f"{interval.low:.4g} to {interval.high:.4g}",
                 result.metrics.mae_soh_points,
@@ -291,7 +307,7 @@ def show_results(results: "Iterable[ProtocolResult]") -> None:
         rows.extend(
             [
                 "",
-                f"[dim]{name}[/]",
+                terminal.styled(name, "dim"),
                 metrics.mae_ah,
                 "",
                 metrics.mae_soh_points,
@@ -310,7 +326,7 @@ def show_results(results: "Iterable[ProtocolResult]") -> None:
             "protocol",
             "by",
             "MAE Ah",
-            "95 % interval",
+            "interval",
             "MAE SoH points",
             "RMSE Ah",
             "R2",
@@ -368,7 +384,9 @@ def _show_findings(title: str, leakage: "ViewLeakage") -> None:
 def show_verdict(verdict: "Verdict") -> None:
     """Print gates, one a row, with the reason."""
     terminal.table(
-        "gates: " + ("[green]passed[/]" if verdict.passed else "[red]failed[/]"),
+        terminal.styled("gates passed", "green")
+        if verdict.passed
+        else terminal.styled("gates failed", "red"),
         ["gate", "protocol", "metric", "value", "limit", "", "reason"],
         [
             [
@@ -377,7 +395,7 @@ def show_verdict(verdict: "Verdict") -> None:
                 gate.metric,
                 "-" if gate.value is None else gate.value,
                 gate.limit_text,
-                "[green]pass[/]" if gate.passed else "[red]FAIL[/]",
+                terminal.styled("pass", "green") if gate.passed else terminal.styled("FAIL", "red"),
                 gate.reason,
             ]
             for gate in verdict.results

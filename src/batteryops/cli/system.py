@@ -26,7 +26,9 @@ def doctor(config: Config = None, home: Home = None, as_json: Json = False) -> N
                 [
                     check.store,
                     check.where,
-                    "[green]reachable[/]" if check.reachable else "[red]NOT reachable[/]",
+                    terminal.styled("reachable", "green")
+                    if check.reachable
+                    else terminal.styled("NOT reachable", "red"),
                     check.message,
                 ]
                 for check in examined.checks
@@ -70,9 +72,11 @@ def audit(
             ],
         )
         if check.intact:
-            terminal.say(f"[green]intact[/]: {check.length} lines, head {check.head}")
+            terminal.say(f"{check.length} lines, head {check.head}", label="intact", style="green")
         else:
-            terminal.say(f"[red]BROKEN at line {check.first_broken}[/]: {check.problem}")
+            terminal.say(
+                str(check.problem), label=f"BROKEN at line {check.first_broken}", style="red"
+            )
     if not check.intact:
         raise typer.Exit(1)
 
@@ -105,8 +109,8 @@ def demo(
         terminal.print_json(shown.to_json())
     else:
         terminal.table("what happened", ["step", "result", "seconds"], shown.rows)
-        terminal.say(f"the page: [bold]{shown.report}[/]")
-        terminal.say(f"to go on: [bold]batteryops versions --home {shown.home}[/]")
+        terminal.say(str(shown.report), label="the page", style="bold")
+        terminal.say(f"batteryops versions --home {shown.home}", label="to go on", style="bold")
     if open_report:
         import webbrowser
 

@@ -1,6 +1,7 @@
 """What a person sees: tables and progress with colour, errors in one line, JSON for machines."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
+    from rich.text import Text
 
     from batteryops.lifecycle.progress import Progress
 
@@ -18,11 +20,12 @@ NEVER_WRAPPED: Final = 24
 
 
 def console(*, stderr: bool = False) -> "Console":
-    """A Rich console; wide where the output is not a terminal, so that nothing is cut."""
+    """A Rich console; where the output is no terminal, as wide as COLUMNS says, or 160."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, width=None if stream.isatty() else 160, highlight=False)
+    wide = None if stream.isatty() or "COLUMNS" in os.environ else 160
+    return Console(file=stream, width=wide, highlight=False)
 
 
 def print_json(document: object) -> None:
@@ -42,19 +45,36 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON document
     return str(value)
 
 
-def say(message: str) -> None:
-    """A line for a person, on standard error, so that standard output stays the result."""
-    console(stderr=True).print(message, soft_wrap=True)
+def say(message: str, *, label: str = "", style: str = "") -> None:
+    """A line for a person, on standard error, so that standard output stays the result.
+
+    Args:
+        message: printed as it is.
+        label: stands before it, in `style`.
+        style: a Rich style such as `green`.
+    """
+    from rich.text import Text
+
+    text = Text.assemble((f"{label}: ", style) if label else "", message)
+    console(stderr=True).print(text, soft_wrap=True)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table; numbers stand right, a cell may carry Rich markup."""
+def styled(text: str, style: str) -> "Text":
+    """A cell or a title in colour."""
+    from rich.text import Text
+
+    return Text(text, style=style)
+
+
+def table(title: "str | Text", columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table; numbers stand right, text is printed as it is, `styled` text in colour."""
     from rich.table import Table
 
     grid = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
     for position, column in enumerate(columns):
         numeric = bool(rows) and all(
-            isinstance(row[position], int | float) or row[position] in {"", "-"} for row in rows
+            isinstance(row[position], int | float) or str(row[position]) in {"", "-"}
+            for row in rows
         )
         longest = max((len(str(row[position])) for row in rows), default=0)
         grid.add_column(
@@ -68,10 +88,14 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     console().print(grid)
 
 
-def _cell(value: object) -> str:
+def _cell(value: object) -> "Text":
+    from rich.text import Text
+
+    if isinstance(value, Text):
+        return value
     if isinstance(value, float):
-        return "-" if value != value else f"{value:.4g}"  # noqa: PLR0124 - NaN is not itself
-    return str(value)
+        return Text("-" if value != value else f"{value:.4g}")  # noqa: PLR0124 - NaN is not itself
+    return Text(str(value))
 
 
 @contextmanager
@@ -125,17 +149,19 @@ class Steps:
         """The next step begins; the one before it is done."""
         self.finish()
         self._name, self._started = name, time.perf_counter()
-        self._status.update(name)
+        self._status.update(styled(name, ""))
 
     def within(self, done: int, total: int) -> None:
         """The step at work has done so many of its parts."""
-        self._status.update(f"{self._name} [dim]{done} of {total}[/]")
+        self._status.update(styled(f"{self._name}, {done} of {total}", ""))
 
     def finish(self) -> None:
         """Tick the step at work."""
         if self._name:
             seconds = time.perf_counter() - self._started
-            self._out.print(f"[green]✓[/] {self._name} [dim]{seconds:.1f} s[/]")
+            self._out.print(
+                styled("✓ ", "green") + styled(self._name, "") + styled(f" {seconds:.1f} s", "dim")
+            )
 
 
 @contextmanager

@@ -4,7 +4,6 @@ Drawn on figure objects of their own, without pyplot, so that nothing is shared 
 """
 
 import io
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from batteryops.errors import DataError
+from batteryops.files import replacing
 from batteryops.schema import LABEL
 
 Floats = NDArray[np.float64]
@@ -142,17 +142,8 @@ def write_diagnostics(
         DataError: as `diagnostics_figure`, or when the file cannot be written.
     """
     image = diagnostics_png(predictions, title=title, groups=groups)
-    beside: Path | None = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".png", delete=False) as file:
-            beside = Path(file.name)
-            file.write(image)
-        beside.chmod(0o644)
-        beside.replace(path)
-    except OSError as error:
-        if beside is not None:
-            beside.unlink(missing_ok=True)
-        raise DataError(f"cannot write {path}: {error.strerror}; name a writable folder") from error
+    with replacing(path) as beside:
+        beside.write_bytes(image)
 
 
 def _points(predictions: pl.DataFrame, groups: Mapping[str, str] | None) -> _Points:

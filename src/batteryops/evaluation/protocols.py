@@ -79,7 +79,7 @@ class SplitPlan:
     test_share: float = 0.3
     train_share: float = 0.6
     groups: tuple[tuple[str, ...], ...] = ()
-    max_folds: int = 30
+    max_folds: int = 40
     clock: str = CLOCK
 
     @classmethod

@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import polars as pl
 
 from batteryops.errors import DataError
+from batteryops.files import first_line, read_table, write_table
 from batteryops.schema import FEATURE_KEY, LABEL
 
 ALIASES: Final = {
@@ -37,8 +37,8 @@ def read_feature_table(path: Path, features: Sequence[str], *, labelled: bool) -
         `asset_id`, `op_index`, the features and `capacity_ah`, as Float64 where numeric.
 
     Raises:
-        DataError: a file that is missing, empty or unreadable, a missing column, or text in a
-            numeric column.
+        DataError: a file that is missing, empty or unreadable, a missing column, text in a
+            numeric column, a row without an asset, or a cycle number with a fraction.
     """
     table = _rename(_read(path))
     needed = ["asset_id", *features, *([LABEL] if labelled else [])]
@@ -50,6 +50,7 @@ def read_feature_table(path: Path, features: Sequence[str], *, labelled: bool) -
         )
     if table.is_empty():
         raise DataError(f"{path}: no rows; expected one row per cycle")
+    _check_assets(table["asset_id"], path)
     if "op_index" not in table.columns:
         table = table.with_columns(op_index=pl.int_range(1, pl.len() + 1).over("asset_id"))
     if LABEL not in table.columns:
@@ -58,10 +59,14 @@ def read_feature_table(path: Path, features: Sequence[str], *, labelled: bool) -
     for name, dtype in types.items():
         if not (table.schema[name].is_numeric() or table.schema[name] == pl.Null):
             raise DataError(f"{path}: column {name} is {table.schema[name]}, expected numbers")
+        if name == "op_index" and table.schema[name].is_float():
+            _check_whole(table[name], path)
         try:
             table = table.with_columns(pl.col(name).cast(dtype))
         except pl.exceptions.PolarsError as error:
-            raise DataError(f"{path}: column {name} does not fit {dtype}: {error}") from error
+            raise DataError(
+                f"{path}: column {name} does not fit {dtype}: {first_line(error)}"
+            ) from error
     return table.with_columns(pl.col("asset_id").cast(pl.String)).select(
         *FEATURE_KEY, *features, LABEL
     )
@@ -70,17 +75,31 @@ def read_feature_table(path: Path, features: Sequence[str], *, labelled: bool) -
 def _read(path: Path) -> pl.DataFrame:
     if path.suffix not in SUFFIXES:
         raise DataError(f"{path}: a feature table ends in {' or '.join(SUFFIXES)}")
-    if not path.is_file():
-        raise DataError(f"{path} does not exist; expected a CSV or Parquet file")
-    try:
-        if path.suffix == ".csv":
-            # whole-file inference: a late fraction must not meet a column of integers
-            return pl.read_csv(path, infer_schema_length=None)
-        return pl.read_parquet(path)
-    # Polars panics on some damaged files; its panic is no Exception
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} cannot be read as {path.suffix[1:]}: {first_line}") from error
+    return read_table(path)
+
+
+def _check_assets(asset_id: pl.Series, path: Path) -> None:
+    """Raise unless every row names its asset by one value."""
+    if asset_id.dtype.is_nested() or asset_id.dtype in (pl.Binary, pl.Object):
+        raise DataError(
+            f"{path}: column asset_id is {asset_id.dtype} in all {len(asset_id)} rows; "
+            "expected one text or number per row"
+        )
+    if nameless := int((asset_id.is_null() | (asset_id.cast(pl.String) == "")).sum()):
+        raise DataError(
+            f"{path}: asset_id is empty in {nameless} of {len(asset_id)} rows; "
+            "every row needs the asset it is of"
+        )
+
+
+def _check_whole(op_index: pl.Series, path: Path) -> None:
+    """Raise where a cycle's number has a fraction, which a cast would cut off."""
+    fractions = op_index.filter(op_index != op_index.round())
+    if len(fractions):
+        raise DataError(
+            f"{path}: op_index is no whole number in {len(fractions)} of {len(op_index)} rows, "
+            f"such as {fractions[0]}; cycles are counted 1, 2, 3"
+        )
 
 
 def _rename(table: pl.DataFrame) -> pl.DataFrame:
@@ -91,24 +110,27 @@ def _rename(table: pl.DataFrame) -> pl.DataFrame:
     return table.rename(renames)
 
 
-def write_feature_table(table: pl.DataFrame, path: Path) -> None:
-    """Write a feature table as Parquet, or CSV by its suffix; the old file stays until it is done.
+def check_writable(path: Path) -> None:
+    """Raise when a table cannot be written there, before the work that makes the table.
 
     Raises:
         DataError: another suffix, or a folder that cannot be written to.
     """
     if path.suffix not in SUFFIXES:
         raise DataError(f"{path}: a feature table is written to {' or '.join(SUFFIXES)}")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".csv":
-            table.write_csv(partial)
-        else:
-            table.write_parquet(partial)
-        partial.replace(path)
     except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror}") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+        raise DataError(f"{path.parent} cannot be made: {error.strerror}") from error
+    if not os.access(path.parent, os.W_OK):
+        raise DataError(f"{path.parent} cannot be written to; name another place")
+
+
+def write_feature_table(table: pl.DataFrame, path: Path) -> None:
+    """Write a feature table as Parquet, or CSV by its suffix; the old file stays until it is done.
+
+    Raises:
+        DataError: another suffix, or a folder that cannot be written to.
+    """
+    check_writable(path)
+    write_table(table, path)

@@ -1,13 +1,14 @@
 """Writes docs/FEATURES.md from the views: `python -m batteryops.features.reference FILE`."""
 
 import argparse
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from batteryops.errors import DataError
 from batteryops.features.discharge_physics import CUTOFF_V, LOADED_A
 from batteryops.features.view import Feature, FeatureView
 from batteryops.features.views import VIEWS
+from batteryops.files import replacing
 
 _HEAD = f"""\
 # Features
@@ -43,14 +44,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path, help="the page to write")
     target: Path = parser.parse_args(arguments).file
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        temporary.write_text(page(), encoding="utf-8")
-        temporary.replace(target)
-    except OSError as error:
-        parser.error(f"cannot write {target}: {error.strerror}")
-    finally:
-        temporary.unlink(missing_ok=True)
+        with replacing(target) as beside:
+            beside.write_text(page(), encoding="utf-8")
+    except DataError as error:
+        parser.error(str(error))
 
 
 def _section(view: FeatureView) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any, Final
 
 import requests
 
-from batteryops.errors import BatteryOpsError
+from batteryops.errors import BatteryOpsError, GateError
 from batteryops.features.views import get_view
 from batteryops.lifecycle.preparation import Ingested, Prepared, ingest, prepare
 from batteryops.lifecycle.progress import Progress
@@ -96,9 +97,10 @@ def run_demo(
         progress: told what is being done.
 
     Raises:
-        BatteryOpsError: what any of the steps refuses; a failed gate stops before promotion.
+        BatteryOpsError: what any of the steps refuses. When a gate fails, the page is written
+            first, without an answer, and `GateError` says where it is.
     """
-    settings = settings.model_copy(update={"home": settings.home / "demo"})
+    settings = settings.in_home(settings.home / "demo")
     source = source or _best_source(settings)
     diary = _Diary(progress)
     with diary.entry("take in cycles") as said:
@@ -121,14 +123,23 @@ def run_demo(
             f"version {registered.version.version}, gates "
             + ("passed" if trained.verdict.passed else "FAILED")
         )
+    report = settings.home / "report.html"
+    if not trained.verdict.passed:
+        report.write_text(_page(registered, source, diary.done, None, settings), "utf-8")
+        raise GateError(
+            f"the model failed a gate and is not promoted: {'; '.join(trained.verdict.reasons)}; "
+            f"the page: {report}"
+        )
     with diary.entry("promote") as said:
         promoted = promote(registered.version.version, settings)
         said.append(f"version {promoted.version} is @champion")
     with diary.entry("serve and ask over HTTP") as said:
         answer = _ask(prepared, settings, config)
-        said.append(f"{_told(answer.response)}, measured {answer.measured_ah:.4f} Ah")
+        said.append(
+            f"{_told(answer.response)}, measured {answer.measured_ah:.4f} Ah "
+            "(a discharge it was fitted on)"
+        )
     with diary.entry("write the page") as said:
-        report = settings.home / "report.html"
         report.write_text(_page(registered, source, diary.done, answer, settings), "utf-8")
         said.append(str(report))
     return Shown(source, tuple(diary.done), report, settings.home, registered, answer)
@@ -150,9 +161,13 @@ def _counts(taken: Ingested) -> str:
 def _ask(prepared: Prepared, settings: Settings, config: Path | None) -> ServedAnswer:
     row = prepared.table.row(prepared.table.height // 2, named=True)
     request = {"vehicle_id": row["asset_id"], **{name: row[name] for name in prepared.view.names}}
-    with running_server(settings, config) as url:
-        ready = requests.get(f"{url}/readyz", timeout=READY_WITHIN_S)
-        response = requests.post(f"{url}/predict", json=request, timeout=READY_WITHIN_S)
+    with running_server(settings, config) as url, requests.Session() as session:
+        session.trust_env = False  # no proxy stands between this process and its own server
+        try:
+            ready = session.get(f"{url}/readyz", timeout=READY_WITHIN_S)
+            response = session.post(f"{url}/predict", json=request, timeout=READY_WITHIN_S)
+        except requests.RequestException as error:
+            raise BatteryOpsError(f"the server on {url} does not answer: {error}") from error
     if ready.status_code != requests.codes.ok or response.status_code != requests.codes.ok:
         raise BatteryOpsError(
             f"the server answered /readyz with {ready.status_code} and /predict with "
@@ -210,27 +225,36 @@ def running_server(settings: Settings, config: Path | None) -> Iterator[str]:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    given = dict(os.environ)
-    if settings.data is not None:
-        given["BATTERYOPS_DATA"] = str(settings.data)
-    return given
+    """Where everything is, for a process of its own; outranks what stands in a file."""
+    places = {
+        "BATTERYOPS_DATA": str(settings.data or ""),
+        "BATTERYOPS_RECORDS__PREDICTIONS_URL": settings.predictions_url,
+        "BATTERYOPS_RECORDS__LEDGER_URL": settings.ledger_url,
+        "BATTERYOPS_REGISTRY__TRACKING_URI": settings.tracking_uri,
+        "BATTERYOPS_REGISTRY__ARTIFACT_ROOT": settings.artifact_root,
+    }
+    return dict(os.environ) | places
 
 
 def _url(server: subprocess.Popen[bytes], log: Path) -> str:
+    """The address that the server prints once it accepts requests."""
     assert server.stdout is not None  # noqa: S101 - it was opened as a pipe
-    line = server.stdout.readline()  # blocks until it is ready, or has ended
+    ready, _, _ = select.select([server.stdout], [], [], READY_WITHIN_S)
+    line = server.stdout.readline() if ready else b""
     try:
         return str(json.loads(line)["url"])
     except (ValueError, KeyError, TypeError) as error:
         said = log.read_text("utf-8", "replace").strip().splitlines()[-3:]
-        raise BatteryOpsError(f"the server did not start: {' '.join(said) or line!r}") from error
+        raise BatteryOpsError(
+            f"the server did not start within {READY_WITHIN_S:g} s: {' '.join(said) or line!r}"
+        ) from error
 
 
 def _page(
     registered: Registered,
     source: str,
     steps: list[DoneStep],
-    answer: ServedAnswer,
+    answer: ServedAnswer | None,
     settings: Settings,
 ) -> str:
     with Ledger(settings.ledger_url) as ledger:

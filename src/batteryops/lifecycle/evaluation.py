@@ -3,16 +3,17 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from batteryops.errors import DataError
+from batteryops.errors import DataError, UnknownAssetError
 from batteryops.evaluation.protocol_run import Fit, ProtocolResult, evaluate_protocol
 from batteryops.evaluation.protocols import PROTOCOLS, asset_groups, schedule_groups
 from batteryops.features.files import read_feature_table
+from batteryops.features.validation import problems
 from batteryops.features.views import FeatureView, get_view
 from batteryops.lifecycle.leakage import ViewLeakage, check_view
 from batteryops.lifecycle.preparation import prepare
@@ -22,6 +23,9 @@ from batteryops.lifecycle.uncertainty import bounds_fit
 from batteryops.models import boosting
 from batteryops.schema import LABEL, Recording
 from batteryops.settings import Settings
+
+NAMED_ASSETS: Final = 5
+"""How many assets a note names before it says that there are more."""
 
 
 def booster_fit(names: tuple[str, ...], parameters: Mapping[str, Any], seed: int) -> Fit:
@@ -50,6 +54,7 @@ def nominal_capacities(
 
     Raises:
         UnknownAssetError: an asset without a profile.
+        SettingsError: no such profile.
         DataError: a profile without nominal capacity.
     """
     return {
@@ -103,6 +108,20 @@ def evaluate_table(  # noqa: PLR0913 - what is evaluated, and how
     )
 
 
+def _refuse_wrong_units(view: FeatureView, table: pl.DataFrame, file: Path) -> None:
+    """Raise when a whole column stands in another unit, as its median tells.
+
+    Single rows may be anything: a table is evaluated as it is.
+    """
+    medians: dict[str, object] = {}
+    for feature in view.features:
+        median = table[feature.name].drop_nans().median()
+        medians[feature.name] = feature.low if median is None else median
+    slips = [problem for problem in problems(view, medians) if "it looks like" in problem]
+    if slips:
+        raise DataError(f"{file}, medians of its columns: {'; '.join(slips)}")
+
+
 def evaluate_protocols(  # noqa: PLR0913 - what is evaluated, and how
     table: pl.DataFrame,
     view: FeatureView,
@@ -146,9 +165,16 @@ def evaluate_protocols(  # noqa: PLR0913 - what is evaluated, and how
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """What was measured, by protocol, and what the leakage checks found when they were asked."""
+    """Results by protocol, what a reader should know of them, and what leakage checks found.
+
+    Args:
+        results: by protocol.
+        notes: for the reader.
+        leakage: None where it was not looked for.
+    """
 
     results: Mapping[str, ProtocolResult]
+    notes: tuple[str, ...]
     leakage: ViewLeakage | None
 
 
@@ -167,7 +193,8 @@ def evaluate_source(  # noqa: PLR0913 - all by name: what to evaluate on, and ho
 
     Args:
         settings: parameters, seed, groups, shares.
-        features_file: a feature table; none of its labelled rows is left out.
+        features_file: a feature table; none of its labelled rows is left out. Where it has assets
+            without a profile, SoH is stated for the default profile, and a note says so.
         source: cycles, when no table is given.
         view: the feature view; the configured one when None.
         protocol: a protocol's name, or `all`.
@@ -176,7 +203,9 @@ def evaluate_source(  # noqa: PLR0913 - all by name: what to evaluate on, and ho
         progress: told what is being done.
 
     Raises:
-        DataError: both or neither can be used, or the protocol is unknown.
+        DataError: both or neither can be used, a whole column stands in another unit, or the
+            protocol is unknown.
+        UnknownAssetError: cycles of an asset without a profile.
     """
     if protocol not in (*PROTOCOLS, "all"):
         raise DataError(f"protocol {protocol!r}; expected one of {', '.join(PROTOCOLS)}, or all")
@@ -184,13 +213,29 @@ def evaluate_source(  # noqa: PLR0913 - all by name: what to evaluate on, and ho
         raise DataError("given both --features and --source; expected one of them")
     chosen = get_view(view or settings.training.view)
     recording: Recording | None = None
+    notes: list[str] = []
     if features_file is not None:
         progress.step(f"read {features_file}")
         table = read_feature_table(features_file, chosen.names, labelled=True).drop_nulls(LABEL)
+        _refuse_wrong_units(chosen, table, features_file)
+        strangers = _without_profile(table, settings)
+        if strangers and profile is None:
+            profile = settings.evaluation.default_profile
+            notes.append(
+                f"{len(strangers)} assets have no profile ({', '.join(strangers[:NAMED_ASSETS])}"
+                f"{', …' if len(strangers) > NAMED_ASSETS else ''}); SoH points of all assets are "
+                f"those of profile {profile}, name another with --profile"
+            )
     else:
         progress.step("read cycles, check them, compute features")
         recording = open_source(source or default_source(settings), settings, kinds=chosen.kinds)
-        table = prepare(recording, chosen, settings).table
+        prepared = prepare(recording, chosen, settings)
+        table = prepared.table
+        if prepared.set_aside.height:
+            notes.append(
+                f"{prepared.set_aside.height} of {table.height + prepared.set_aside.height} "
+                "discharges were set aside by the quality checks and are not among these"
+            )
     found = None
     if leakage:
         progress.step("look for leakage")
@@ -198,4 +243,14 @@ def evaluate_source(  # noqa: PLR0913 - all by name: what to evaluate on, and ho
         found = check_view(table, chosen, recording=recording, nominal_ah=nominal_ah)
     names = PROTOCOLS if protocol == "all" else (protocol,)
     results = evaluate_protocols(table, chosen, names, settings, progress, profile=profile)
-    return Evaluated(results, found)
+    return Evaluated(results, tuple(notes), found)
+
+
+def _without_profile(table: pl.DataFrame, settings: Settings) -> list[str]:
+    strangers = []
+    for asset in table["asset_id"].unique().sort():
+        try:
+            settings.profile_of(asset)
+        except UnknownAssetError:
+            strangers.append(asset)
+    return strangers

@@ -1,8 +1,10 @@
 """From what a person names (a folder, a version, an alias) to a verified model package."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from batteryops.errors import PackageError
 from batteryops.models.package import ModelPackage, load_package
 from batteryops.registry.mlflow_tracking import ModelRegistry
 from batteryops.settings import Settings
@@ -38,11 +40,14 @@ def load_model(named: str, settings: Settings) -> LoadedModel:
 
     Raises:
         RegistryError: no such version or alias.
-        PackageError: the package is incomplete, changed, or cannot be computed here.
+        PackageError: no such folder, or a package that is incomplete, changed, or cannot be
+            computed here.
     """
     folder = Path(named)
     if folder.is_dir():
         return LoadedModel(load_package(folder), "unregistered", "candidate")
+    if os.sep in named:
+        raise PackageError(f"model package {named} does not exist; expected a folder")
     registry = open_registry(settings)
     version = (
         registry.version(int(named)) if named.isdigit() else registry.version_at(named.lstrip("@"))

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,10 +12,12 @@ import polars as pl
 
 from batteryops.errors import DataError
 from batteryops.features.files import SUFFIXES, read_feature_table
-from batteryops.features.validation import check_table
+from batteryops.features.validation import check_table, problems
 from batteryops.features.views import FeatureView, feature_table, matrix
 from batteryops.lifecycle.evaluation import nominal_capacities
 from batteryops.lifecycle.loading import LoadedModel, load_model
+from batteryops.lifecycle.preparation import refuse_wrong_units
+from batteryops.quality.checks import check_recording
 from batteryops.records.identifiers import new_id
 from batteryops.records.predictions import PredictionLog, PredictionRecord
 from batteryops.schema import FEATURE_KEY, LABEL
@@ -34,21 +37,21 @@ class Answers:
         nominal: share of measured capacities that the intervals are made to hold.
         model_version: which version answered.
         request_id: under which all of them stand in the log.
-        left_out: cycles without a required feature, which cannot be answered.
+        left_out: how many cycles cannot be answered, by reason.
     """
 
     table: pl.DataFrame
     nominal: float
     model_version: str
     request_id: str
-    left_out: int
+    left_out: Mapping[str, int]
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON document."""
         return {
             "model_version": self.model_version,
             "request_id": self.request_id,
-            "left_out": self.left_out,
+            "left_out": dict(self.left_out),
             "predictions": [self._told(row) for row in self.table.iter_rows(named=True)],
         }
 
@@ -64,6 +67,9 @@ class Answers:
 def predict_file(file: Path, model: str, settings: Settings) -> Answers:
     """Answer for every row of a file; each answer is in the log before this returns.
 
+    Raw cycles are checked first: those whose record cannot be believed are left out, with the
+    reasons, as are those without a required feature.
+
     Args:
         file: a feature table (.csv, .parquet), one request or a list of them (.json), or anything
             that `telemetry.read` knows.
@@ -77,21 +83,33 @@ def predict_file(file: Path, model: str, settings: Settings) -> Answers:
     """
     loaded = load_model(model, settings)
     view = loaded.package.view
-    table = _features_of(file, view)
+    table, reasons = _features_of(file, view, settings)
     complete = table.drop_nulls(view.required)
+    if complete.height < table.height:
+        reasons["a required feature is missing"] = table.height - complete.height
     if complete.is_empty():
-        raise DataError(f"{file}: none of {table.height} cycles has every required feature")
+        told = "; ".join(f"{count}: {reason}" for reason, count in reasons.items())
+        raise DataError(f"{file}: no cycle can be answered ({told or 'it holds none'})")
     _refuse_other_levels(complete, loaded, settings)
     check_table(view, complete)
-    return _answer(complete, loaded, settings, left_out=table.height - complete.height)
+    return _answer(complete, loaded, settings, reasons)
 
 
-def _features_of(file: Path, view: FeatureView) -> pl.DataFrame:
+def _features_of(
+    file: Path, view: FeatureView, settings: Settings
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Features of what can be answered, and how many cycles are left out for which reason."""
     if file.suffix == ".json":
-        return _from_json(file, view)
+        return _from_json(file, view), {}
     if file.suffix in SUFFIXES and set(view.required) & set(_columns(file)):
-        return read_feature_table(file, view.names, labelled=False)
-    return feature_table(view, read(file, kinds=(view.kind,)))
+        return read_feature_table(file, view.names, labelled=False), {}
+    recording = read(file, kinds=view.kinds)
+    report = check_recording(recording, settings.profile_of, settings.quality)
+    refuse_wrong_units(report, str(file))
+    aside = report.reasons("prediction")
+    counts = aside.group_by("check").agg(pl.struct("asset_id", "op_index").n_unique()).sort("check")
+    table = report.kept(feature_table(view, recording), "prediction")
+    return table, dict(counts.iter_rows())
 
 
 def _columns(file: Path) -> list[str]:
@@ -105,35 +123,41 @@ def _columns(file: Path) -> list[str]:
 def _from_json(file: Path, view: FeatureView) -> pl.DataFrame:
     try:
         document = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{file} cannot be read as JSON: {error}") from error
     rows = document if isinstance(document, list) else [document]
     if not rows or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{file}: expected one request body, or a list of them")
-    missing = sorted(
-        {name for row in rows for name in ("vehicle_id", *view.required) if name not in row}
+    for position, row in enumerate(rows, 1):
+        found = _faults(row, view)
+        if found:
+            raise DataError(f"{file}, request {position}: {'; '.join(found)}")
+    return pl.DataFrame(
+        {
+            "asset_id": [row["vehicle_id"] for row in rows],
+            "op_index": pl.Series(range(1, len(rows) + 1), dtype=pl.Int32),
+            **{
+                name: pl.Series(
+                    [None if row.get(name) is None else float(row[name]) for row in rows],
+                    dtype=pl.Float64,
+                )
+                for name in view.names
+            },
+            LABEL: pl.Series([None] * len(rows), dtype=pl.Float64),
+        }
     )
-    if missing:
-        raise DataError(
-            f"{file}: missing {', '.join(missing)}; expected vehicle_id, {', '.join(view.names)}"
-        )
-    try:
-        return pl.DataFrame(
-            {
-                "asset_id": pl.Series([row["vehicle_id"] for row in rows], dtype=pl.String),
-                "op_index": pl.Series(
-                    [row.get("op_index", position) for position, row in enumerate(rows, 1)],
-                    dtype=pl.Int32,
-                ),
-                **{
-                    name: pl.Series([row.get(name) for row in rows], dtype=pl.Float64, strict=True)
-                    for name in view.names
-                },
-                LABEL: pl.Series([None] * len(rows), dtype=pl.Float64),
-            }
-        )
-    except (TypeError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{file}: a value has the wrong type: {error}") from error
+
+
+def _faults(row: dict[str, Any], view: FeatureView) -> list[str]:
+    """What the server would say of this body."""
+    vehicle = row.get("vehicle_id")
+    found = []
+    if not isinstance(vehicle, str) or not vehicle:
+        found.append(f"vehicle_id is {vehicle!r}, expected the name of an asset")
+    unknown = sorted(set(row) - {"vehicle_id", *view.names})
+    if unknown:
+        found.append(f"unknown {', '.join(unknown)}; expected vehicle_id, {', '.join(view.names)}")
+    return found + problems(view, {name: row[name] for name in view.names if name in row})
 
 
 def _refuse_other_levels(table: pl.DataFrame, loaded: LoadedModel, settings: Settings) -> None:
@@ -148,7 +172,7 @@ def _refuse_other_levels(table: pl.DataFrame, loaded: LoadedModel, settings: Set
 
 
 def _answer(
-    table: pl.DataFrame, loaded: LoadedModel, settings: Settings, *, left_out: int
+    table: pl.DataFrame, loaded: LoadedModel, settings: Settings, left_out: Mapping[str, int]
 ) -> Answers:
     package = loaded.package
     names = package.view.names

@@ -58,24 +58,34 @@ class Prepared:
 
 
 def ingest(source: str, settings: Settings) -> Ingested:
-    """Check a recording and write it to the lake; the ledger keeps a line.
+    """Read cycles, check them and take them into the lake; the ledger keeps a line.
+
+    Raises:
+        DataError: the source cannot be read, or `ingest_recording` refuses it.
+    """
+    return ingest_recording(open_source(source, settings), settings)
+
+
+def ingest_recording(recording: Recording, settings: Settings) -> Ingested:
+    """Check a recording and take it into the lake; the ledger keeps a line.
 
     Cycles with problems are taken in too: the quarantine says which, and why, and training leaves
     them out. Taking the same recording in again changes nothing in the lake.
 
     Raises:
-        DataError: the source cannot be read, an asset has no profile, or the recording as a whole
-            breaks a limit (then nothing is written).
+        DataError: an asset has no profile, or the recording as a whole breaks a limit; then
+            nothing is written.
+        RecordsError: the ledger is out of reach; then nothing is written either.
     """
-    recording = open_source(source, settings)
     report = check_recording(recording, settings.profile_of, settings.quality)
     refuse_unless_accepted(report, recording.source)
-    Lake(settings.lake).write(recording)
-    QuarantineStore(settings.quarantine).write(_name(source), report.quarantine)
     with Ledger(settings.ledger_url) as ledger:
+        ledger.ping()
+        QuarantineStore(settings.quarantine).write(recording.source, report.quarantine)
+        Lake(settings.lake).write(recording)
         entry = ledger.append(
             DATA_INGESTED,
-            source,
+            recording.source,
             {
                 "assets": recording.asset_ids,
                 "cycles": recording.cycles.height,
@@ -97,6 +107,17 @@ def refuse_unless_accepted(report: QualityReport, source: str) -> None:
     if not report.accepted:
         broken = "; ".join(check.message for check in report.checks if check.exceeded)
         raise DataError(f"{source} may not be used: {broken}")
+
+
+def refuse_wrong_units(report: QualityReport, source: str) -> None:
+    """Raise when cycles stand in another unit than the canonical table's.
+
+    Raises:
+        DataError: naming the unit and the factor.
+    """
+    wrong = [check.message for check in report.checks if check.name == "unit" and check.exceeded]
+    if wrong:
+        raise DataError(f"{source} may not be used: {'; '.join(wrong)}")
 
 
 def prepare(recording: Recording, view: FeatureView, settings: Settings) -> Prepared:
@@ -132,7 +153,7 @@ def prepare_table(
     Raises:
         DataError: when too much would be set aside, or nothing remains.
     """
-    report = _judge(table, view, settings, raw)
+    report = check_prepared(table, view, settings, raw)
     refuse_unless_accepted(report, source)
     kept = report.kept(table)
     if kept.is_empty():
@@ -154,14 +175,21 @@ def check_source(source: str | None, settings: Settings) -> tuple[QualityReport,
     recording = open_source(source or default_source(settings), settings)
     report = check_recording(recording, settings.profile_of, settings.quality)
     if (recording.cycles["kind"] == view.kind).any():  # trips and charges have no such summary
-        report = _judge(feature_table(view, recording), view, settings, report)
+        report = check_prepared(feature_table(view, recording), view, settings, report)
     return report, recording.source
 
 
-def _judge(
-    table: pl.DataFrame, view: FeatureView, settings: Settings, raw: QualityReport | None
+def check_prepared(
+    table: pl.DataFrame, view: FeatureView, settings: Settings, raw: QualityReport | None = None
 ) -> QualityReport:
-    """Check features of cycles whose records are sound; a crashed run has none to speak of."""
+    """Check a feature table, on rows whose record is sound; a crashed run has no features.
+
+    Args:
+        table: `asset_id`, `op_index`, the view's features, `capacity_ah`.
+        view: what computed the features.
+        settings: limits and profiles.
+        raw: what the checks of the raw cycles said, when there are any; it is merged in.
+    """
     sound = table if raw is None else raw.kept(table, "prediction")
     means = MeanColumns(
         **{  # a view need not describe means
@@ -173,7 +201,3 @@ def _judge(
         sound, settings.profile_of, settings.quality, means, required=(*view.required, LABEL)
     )
     return report if raw is None else raw.merge(report)
-
-
-def _name(source: str) -> str:
-    return source.strip("/").replace("/", "_") or "source"

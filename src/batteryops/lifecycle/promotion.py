@@ -1,15 +1,21 @@
 """Putting a version in service: gates first, then the alias, then the ledger."""
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from batteryops.errors import GateError, RegistryError
 from batteryops.evaluation.gates import Verdict
 from batteryops.lifecycle.loading import load_model, open_registry
 from batteryops.records.ledger import MODEL_PROMOTED, Entry, Ledger
+from batteryops.registry.mlflow_tracking import ALIASES, CHAMPION
 from batteryops.settings import Settings
 
-ALIASES: Final = ("champion", "challenger")
+PROMOTION_FAILED: Final = "promotion_failed"
+"""The ledger's event for a promotion that the registry did not carry out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,9 @@ def promote(
     """Move an alias to a version whose package is sound and whose gates passed.
 
     The version that held the alias before is archived when it was the champion. Promoting the
-    version that already stands there changes nothing but is still recorded.
+    version that already stands there changes nothing but is still recorded. The decision is on
+    the ledger before anything moves: a process that is killed in between leaves a decision that
+    was not carried out, which promoting again carries out, and never a change without a record.
 
     Args:
         version: the registry's number.
@@ -65,27 +73,25 @@ def promote(
         GateError: a gate failed and it was not forced, or forced without a reason.
         RegistryError: no such version or alias.
         PackageError: the package is changed or cannot be computed here; force does not help.
+        RecordsError: the ledger is out of reach; then nothing moves.
     """
     if to not in ALIASES:
         raise RegistryError(f"alias {to!r}; expected one of {', '.join(ALIASES)}")
     if force and not (reason and reason.strip()):
         raise GateError("--force was given without --reason; say why, it is kept in the ledger")
-    registry = open_registry(settings)
     package = load_model(str(version), settings).package
     verdict = Verdict.from_json(package.document("gates"))
     if not verdict.passed and not force:
-        failures = "; ".join(gate.reason for gate in verdict.failures)
         raise GateError(
             f"version {version} cannot be promoted, it failed {len(verdict.failures)} "
-            f"gate{'s' * (len(verdict.failures) > 1)}: {failures}; "
+            f"gate{'s' * (len(verdict.failures) > 1)}: {'; '.join(verdict.reasons)}; "
             "overrule with --force --reason TEXT"
         )
-    before = registry.find_alias(to)
-    replaced = before.version if before is not None and before.version != version else None
-    registry.set_alias(version, to)
-    if replaced is not None and to == "champion":
-        registry.archive(replaced)
-    with Ledger(settings.ledger_url) as ledger:
+    forced = force and not verdict.passed
+    registry = open_registry(settings)
+    with _one_at_a_time(settings.home), Ledger(settings.ledger_url) as ledger:
+        before = registry.find_alias(to)
+        replaced = before.version if before is not None and before.version != version else None
         entry = ledger.append(
             MODEL_PROMOTED,
             f"{settings.registry.model_name}/{version}",
@@ -94,9 +100,29 @@ def promote(
                 "replaced": replaced,
                 "gates_passed": verdict.passed,
                 "failed_gates": [gate.name for gate in verdict.failures],
-                "forced": force and not verdict.passed,
+                "forced": forced,
                 "reason": reason,
                 "package_fingerprint": package.fingerprint,
             },
         )
-    return Promoted(version, to, replaced, force and not verdict.passed, entry)
+        try:
+            registry.set_alias(version, to)
+            if replaced is not None and to == CHAMPION:
+                registry.archive(replaced)
+        except RegistryError as error:
+            ledger.append(
+                PROMOTION_FAILED,
+                f"{settings.registry.model_name}/{version}",
+                {"promotion": entry.sequence, "error": str(error)},
+            )
+            raise
+    return Promoted(version, to, replaced, forced, entry)
+
+
+@contextmanager
+def _one_at_a_time(home: Path) -> Iterator[None]:
+    """Hold the lock of this home's promotions; a second promotion waits for the first."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / ".promotion.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

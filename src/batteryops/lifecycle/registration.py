@@ -1,5 +1,6 @@
 """From cycles to a packaged and registered model version, every decision in the ledger."""
 
+import os
 import platform
 import secrets
 import shutil
@@ -10,7 +11,7 @@ from pathlib import Path
 import xgboost as xgb
 
 from batteryops import __version__
-from batteryops.errors import DataError
+from batteryops.errors import DataError, PackageError
 from batteryops.evaluation.diagnostics import diagnostics_png
 from batteryops.features.files import read_feature_table
 from batteryops.features.views import get_view, matrix
@@ -59,8 +60,8 @@ def train_and_register(
     """
     if features_file is not None and source is not None:
         raise DataError("given both --features and --source; expected one of them")
-    if out is not None and out.exists():
-        raise DataError(f"{out} exists already; name a folder that does not")
+    if out is not None:
+        _check_free(out)  # before minutes of work
     view = get_view(settings.training.view)
     progress.step("read, check, compute features")
     if features_file is not None:
@@ -137,12 +138,36 @@ def register(
                 },
             )
         if out is not None:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(draft, out)
+            _copy(draft, out)
         folder = out or registry.package_of(version.version, settings.packages)
         return Registered(trained, load_package(folder, verify=False), version)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _check_free(out: Path) -> None:
+    if out.exists():
+        raise DataError(f"{out} exists already; name a folder that does not")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{out.parent} cannot be made: {error.strerror}") from error
+    if not os.access(out.parent, os.W_OK):
+        raise DataError(f"{out.parent} cannot be written to; name another folder for --out")
+
+
+def _copy(package: Path, out: Path) -> None:
+    """Leave a copy of a package, whole or not at all."""
+    partial = out.with_name(f".{out.name}.{secrets.token_hex(4)}.partial")
+    try:
+        shutil.copytree(package, partial)
+        partial.rename(out)
+    except OSError as error:
+        raise PackageError(
+            f"{out} cannot be written: {error.strerror}; the version is registered all the same"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write(trained: Trained, settings: Settings, folder: Path) -> ModelPackage:

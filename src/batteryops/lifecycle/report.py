@@ -75,6 +75,7 @@ def render(page: Page) -> str:
         },
         verdict=trained.verdict,
         results=trained.results,
+        shortfalls=trained.shortfalls,
         view=prepared.view,
         leakage=trained.leakage,
         uncertainty=trained.uncertainty,

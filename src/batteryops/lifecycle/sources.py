@@ -58,7 +58,7 @@ def open_source(
         if settings.data is None:
             raise DataError(
                 f"source {source!r} stands under BATTERYOPS_DATA, which is not set; "
-                "set it to the folder of real measurements, or use --source simulated"
+                "set it to the folder of real measurements, or take the source simulated"
             )
         recording = read(settings.data / PUBLISHED[source], kinds=kinds)
     else:

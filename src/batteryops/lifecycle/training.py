@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import polars as pl
 import xgboost as xgb
 
 from batteryops.evaluation.gates import Gate, Verdict, judge
@@ -35,7 +36,8 @@ class Trained:
         onnx: its ONNX twin, serialised.
         prepared: what it was fitted on, and what was set aside.
         results: by protocol; measured by models fitted on that protocol's training rows.
-        facts: of the fit itself: time, predictions out of range, parity of the twin.
+        facts: time of the fit, parity of the twin, and how many predictions lie out of range: of
+            the booster on its own rows, and of the protocols' models on the rows they tested.
         leakage: what the leakage checks found.
         uncertainty: prediction intervals and training domain.
         verdict: what the gates said.
@@ -49,6 +51,17 @@ class Trained:
     leakage: ViewLeakage
     uncertainty: Uncertainty
     verdict: Verdict
+
+    @property
+    def shortfalls(self) -> tuple[str, ...]:
+        """Where a baseline does better than the model, whatever the gates say."""
+        return tuple(
+            f"{protocol}: {baseline.replace('_', ' ')} has MAE {found.mae_ah:.4f} Ah, "
+            f"the model {result.metrics.mae_ah:.4f} Ah"
+            for protocol, result in self.results.items()
+            for baseline, found in result.baselines.items()
+            if found.mae_ah < result.metrics.mae_ah
+        )
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -72,6 +85,7 @@ def train(prepared: Prepared, settings: Settings, progress: Progress) -> Trained
         DataError: too few assets or rows for a protocol.
     """
     table, view, training = prepared.table, prepared.view, settings.training
+    gates = [Gate.parse(gate) for gate in training.gates]  # refused before minutes of work
     progress.step("look for leakage")
     leakage = check_view(
         table,
@@ -103,19 +117,22 @@ def train(prepared: Prepared, settings: Settings, progress: Progress) -> Trained
     )
     progress.step("convert to ONNX and compare")
     onnx = to_onnx(booster, len(view.names))
-    predictions = [result.predictions for result in results.values()]
+    own = table.select("asset_id").with_columns(
+        predicted_ah=pl.Series(boosting.predict(booster, features))
+    )
+    every = [own, *(result.predictions for result in results.values())]
     facts = {
         "training_time_s": training_time_s,
         "predictions_out_of_range": float(
             sum(
                 count_out_of_range(rows["asset_id"], rows["predicted_ah"].to_numpy(), settings)
-                for rows in predictions
+                for rows in every
             )
         ),
         "onnx_max_difference_ah": max_difference_ah(booster, onnx, features),
     }
     verdict = judge(
-        [Gate.parse(gate) for gate in training.gates],
+        gates,
         {
             "training": facts,
             PROTOCOL: leakage.facts,

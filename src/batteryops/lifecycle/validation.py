@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from batteryops.errors import DataError
@@ -14,10 +15,12 @@ from batteryops.evaluation.metrics import Predictions, nominal_per_row, score
 from batteryops.features.files import read_feature_table
 from batteryops.features.validation import check_table
 from batteryops.features.views import FeatureView, get_view, matrix
-from batteryops.lifecycle.evaluation import nominal_capacities
+from batteryops.lifecycle.evaluation import NAMED_ASSETS, nominal_capacities
 from batteryops.lifecycle.loading import load_model
+from batteryops.lifecycle.preparation import check_prepared, refuse_wrong_units
 from batteryops.lifecycle.ranges import count_out_of_range
 from batteryops.models import boosting
+from batteryops.quality.checks import QualityReport
 from batteryops.schema import LABEL
 from batteryops.settings import Settings
 
@@ -26,9 +29,6 @@ TEST_DATA: Final = "test_data"
 
 BARE_MODELS: Final = (".ubj", ".json")
 """Suffixes of XGBoost's own files, which can be validated without a package."""
-
-NAMED_ASSETS: Final = 5
-"""How many assets a note names before it says that there are more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,9 @@ def validate_model(
     threshold_r2: float,
 ) -> Validated:
     """Judge a saved model on test data; without test data, repeat the verdict of its training.
+
+    Rows that the quality checks set aside, such as crashed runs and false labels, do not judge a
+    model; how many they are, and what it measures with them, is noted.
 
     Args:
         model: a package folder, an XGBoost file, a version number or an alias.
@@ -111,22 +114,13 @@ def _judge(
     table = read_feature_table(test_data, view.names, labelled=True).drop_nulls(LABEL)
     if table.is_empty():
         raise DataError(f"{test_data}: no row has a label; expected some in {LABEL}")
-    check_table(view, table)
-    predicted_ah = candidate.predict(matrix(view, table))
-    nominal = nominal_capacities(table, settings)
-    found = score(
-        Predictions(
-            table["asset_id"].to_numpy().astype(object),
-            table[LABEL].to_numpy(),
-            predicted_ah,
-            nominal_per_row(table["asset_id"], nominal),
-        )
-    )
-    facts = found.facts() | {
-        "predictions_out_of_range": float(
-            count_out_of_range(table["asset_id"], predicted_ah, settings)
-        )
-    }
+    report = check_prepared(table, view, settings)
+    refuse_wrong_units(report, str(test_data))
+    kept = report.kept(table)
+    if kept.is_empty():
+        raise DataError(f"{test_data}: the quality checks set all {table.height} rows aside")
+    check_table(view, kept)
+    facts = _measure(candidate, kept, settings)
     verdict = judge(
         [
             Gate("mae", TEST_DATA, "mae_ah", "<", threshold_mae_ah),
@@ -136,13 +130,40 @@ def _judge(
         {TEST_DATA: facts},
         {},
     )
-    notes = list(candidate.notes)
-    seen = sorted(candidate.training_assets & set(table["asset_id"]))
+    notes = [*candidate.notes]
+    if kept.height < table.height:
+        everything = _measure(candidate, table, settings)
+        aside = ", ".join(f"{check} {cycles}" for check, cycles in _by_check(report))
+        notes.append(
+            f"{table.height - kept.height} of {table.height} labelled rows were set aside by the "
+            f"quality checks ({aside}); on all rows MAE is {everything['mae_ah']:.4g} Ah and R2 "
+            f"{everything['r2']:.4g}"
+        )
+    seen = sorted(candidate.training_assets & set(kept["asset_id"]))
     if seen:
         more = ", …" if len(seen) > NAMED_ASSETS else ""
         notes.append(
-            f"{len(seen)} of {found.n_assets} test assets were in training "
+            f"{len(seen)} of {kept['asset_id'].n_unique()} test assets were in training "
             f"({', '.join(seen[:NAMED_ASSETS])}{more}); this does not show how the model does "
             "on batteries it never saw"
         )
-    return Validated(verdict, facts, tuple(notes))
+    return Validated(verdict, facts | {"n": float(kept.height)}, tuple(notes))
+
+
+def _measure(candidate: _Candidate, table: pl.DataFrame, settings: Settings) -> dict[str, float]:
+    predicted_ah = candidate.predict(matrix(candidate.view, table))
+    found = score(
+        Predictions(
+            table["asset_id"].to_numpy().astype(object),
+            table[LABEL].to_numpy(),
+            predicted_ah,
+            nominal_per_row(table["asset_id"], nominal_capacities(table, settings)),
+        )
+    )
+    outside = count_out_of_range(table["asset_id"], predicted_ah, settings)
+    return found.facts() | {"predictions_out_of_range": float(outside)}
+
+
+def _by_check(report: QualityReport) -> list[tuple[str, int]]:
+    counts = report.summary().group_by("check").agg(pl.col("cycles").sum()).sort("check")
+    return list(counts.iter_rows())

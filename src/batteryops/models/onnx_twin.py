@@ -9,6 +9,7 @@ import xgboost as xgb
 from numpy.typing import ArrayLike, NDArray
 
 from batteryops.errors import DataError, PackageError
+from batteryops.files import first_line
 from batteryops.models.boosting import predict
 
 INPUT: Final = "features"
@@ -118,7 +119,7 @@ class OnnxRow:
             )
         except Exception as error:  # the runtime's own types derive from Exception alone
             raise PackageError(
-                f"not a model that ONNX Runtime {ort.__version__} can load: {_first_line(error)}; "
+                f"not a model that ONNX Runtime {ort.__version__} can load: {first_line(error)}; "
                 "write the model package again"
             ) from error
         inputs = [(item.name, len(item.shape)) for item in self._session.get_inputs()]
@@ -155,7 +156,3 @@ def max_difference_ah(booster: xgb.Booster, onnx: bytes | OnnxRow, features: Arr
         (abs(row(values) - value) for values, value in zip(matrix, expected, strict=True)),
         default=0.0,
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,12 +1,12 @@
 """Where quarantined cycles are kept with their reasons: one Parquet file per data set."""
 
-import tempfile
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 import polars as pl
 
 from batteryops.errors import DataError
+from batteryops.files import read_table, write_table
 from batteryops.quality.report import QUARANTINE, sort_quarantine
 from batteryops.schema import conform
 
@@ -37,20 +37,7 @@ class QuarantineStore:
         """
         conform(quarantine, QUARANTINE, what=f"quarantine of {name}", exact=True)
         path = self._path(name)
-        temporary: Path | None = None
-        try:
-            self._root.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(
-                dir=self._root, prefix=f".{path.name}.", delete=False
-            ) as file:
-                temporary = Path(file.name)
-                sort_quarantine(quarantine).write_parquet(file)
-            temporary.replace(path)
-        except OSError as error:
-            raise DataError(f"cannot write {path}: {error}; check the folder") from error
-        finally:
-            if temporary is not None:
-                temporary.unlink(missing_ok=True)
+        write_table(sort_quarantine(quarantine), path)
         return path
 
     def names(self) -> list[str]:
@@ -80,12 +67,7 @@ class QuarantineStore:
 
     def _read(self, name: str) -> pl.DataFrame:
         path = self._path(name)
-        try:
-            table = pl.read_parquet(path)
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise DataError(
-                f"cannot read quarantine {path}: {error}; remove it and check the data again"
-            ) from error
+        table = read_table(path, remedy="remove it and check the data again")
         conform(table, QUARANTINE, what=str(path), exact=True)
         return table.select(pl.lit(name).alias("data_set"), pl.all())
 

@@ -42,8 +42,8 @@ Every answer is in the prediction log before it is given. It carries an interval
 batteries held out, and a status: with `out_of_domain` it names the features that are unlike
 anything in training, and gives no number, unless the server is set to.
 
-Every refusal is a problem document (RFC 9457, `application/problem+json`). Send `X-Request-ID` to name a request; the answer repeats
-it, or names one that the server made.
+Every refusal is a problem document (RFC 9457, `application/problem+json`). Send `X-Request-ID`
+to name a request; the answer repeats it, or names one that the server made.
 """
 
 

@@ -59,7 +59,6 @@ class Predictor:
         self._level = model.package.manifest.level
         self._model_name = model.package.manifest.model_name
         self._fingerprint = model.package.fingerprint
-        self._nominal = model.package.intervals.nominal
         self._withhold = settings.serving.out_of_domain == "withhold"
         self._fields = frozenset((VEHICLE, *self._view.names))
         self._capacities_ah = lru_cache(_KNOWN_VEHICLES)(self._look_up)
@@ -106,7 +105,8 @@ class Predictor:
             capacity_high_ah=estimate.high_ah,
             status="ok" if estimate.position.inside else "out_of_domain",
         )
-        return Answer(record, estimate.position, self._nominal, self._withhold)
+        nominal = self._model.package.intervals.nominal
+        return Answer(record, estimate.position, nominal, self._withhold)
 
     def self_test(self) -> str | None:
         """Predict the first row that was recorded with the package; what is wrong, or None."""

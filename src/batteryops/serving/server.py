@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from batteryops.errors import SettingsError
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_LAST_PORT: Final = 65535
 _GRACE_S: Final = 10  # for requests under way when the server is told to stop
 
 
@@ -83,12 +84,17 @@ def _stopped_by_signals(server: uvicorn.Server) -> Iterator[None]:
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= _LAST_PORT:
+        raise SettingsError(
+            f"cannot listen on {host} port {port}: a port is 0 to {_LAST_PORT}; give another "
+            "--port (0 takes a free one)"
+        )
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a host that is no name, such as "a..b"
         raise SettingsError(
-            f"cannot listen on {host} port {port}: {error.strerror or error}; "
+            f"cannot listen on {host} port {port}: {getattr(error, 'strerror', None) or error}; "
             "give another --host or --port (port 0 takes a free one)"
         ) from error
 

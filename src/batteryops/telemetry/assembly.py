@@ -1,7 +1,6 @@
-"""What every reader shares: opening files with clear refusals, and building a Recording."""
+"""What every reader of measurements shares: text and Parquet columns, and building a Recording."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -10,18 +9,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from batteryops.errors import DataError
+from batteryops.files import REMEDY, UNREADABLE, first_line, refuse_empty
 from batteryops.schema import CYCLE_KEY, CYCLES, KINDS, SAMPLES, Kind, Recording
 
 MEASURED: Final = ("time_s", "voltage_v", "current_a", "temperature_c")
 """The columns of `SAMPLES` that differ from sample to sample."""
 
-UNREADABLE: Final = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
-"""What Polars raises on files that are not what they should be; some damage makes it panic."""
-
 FILE: Final = "file"
 """Column that `collect_parquet` adds: the file that a row came from."""
-
-_READ_PARQUET: Final = "write it again, or take it from its source again"
 
 
 def wanted_kinds(kinds: Collection[Kind] | None) -> frozenset[str]:
@@ -41,18 +36,6 @@ def wanted_kinds(kinds: Collection[Kind] | None) -> frozenset[str]:
 def of_kinds(wanted: frozenset[str]) -> pl.Expr:
     """Rows of the kinds wanted, and of kinds that nobody knows: those are refused, not dropped."""
     return ~pl.col("kind").is_in(set(KINDS) - wanted).fill_null(value=False)
-
-
-def refuse_empty(path: Path) -> None:
-    """Raise unless the file exists and holds at least one byte.
-
-    Raises:
-        DataError: naming the file.
-    """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; expected a file of measurements")
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: the file is empty (0 bytes); {_READ_PARQUET}")
 
 
 def csv_text(path: Path, *, required: Iterable[str]) -> pl.DataFrame:
@@ -101,7 +84,7 @@ def collect_parquet(
     schema: pl.Schema,
     *,
     where: pl.Expr | None = None,
-    remedy: str = _READ_PARQUET,
+    remedy: str = REMEDY,
 ) -> pl.DataFrame:
     """The rows of many Parquet files of one form, in the order of the files, in one scan.
 
@@ -148,31 +131,6 @@ def _scan(files: Sequence[Path], schema: pl.Schema, where: pl.Expr | None) -> pl
         include_file_paths=FILE,
     )
     return rows if where is None else rows.filter(where)
-
-
-@contextmanager
-def replacing(path: Path, partial: Path) -> Iterator[None]:
-    """Let `partial`, a sibling, be written; then it takes the place of `path` in one step.
-
-    Raises:
-        DataError: when it cannot be written; `path` is then as it was, and `partial` gone.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error})") from error
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, without the advice that libraries append."""
-    if isinstance(error, pl.exceptions.PanicException):
-        return "its content contradicts itself"  # the panic's text speaks of Polars' insides
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def runs(table: pl.DataFrame, key: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,6 +1,5 @@
 """The canonical cycle table in a file: Parquet or CSV with the columns of `SAMPLES`."""
 
-import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Final
@@ -9,16 +8,13 @@ import numpy as np
 import polars as pl
 
 from batteryops.errors import DataError
+from batteryops.files import read_table, write_table
 from batteryops.schema import CYCLE_KEY, SAMPLES, Kind, Recording
 from batteryops.telemetry.assembly import (
     MEASURED,
-    UNREADABLE,
     assemble,
     csv_text,
-    first_line,
     of_kinds,
-    refuse_empty,
-    replacing,
     runs,
     wanted_kinds,
 )
@@ -141,23 +137,11 @@ def write_canonical(recording: Recording, path: Path) -> None:
         how="left",
         maintain_order="left",
     )
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with replacing(path, partial):
-        if path.suffix == ".csv":
-            table.write_csv(partial)
-        else:
-            table.write_parquet(partial, compression="zstd")
+    write_table(table, path)
 
 
 def _parquet(path: Path) -> pl.DataFrame:
-    refuse_empty(path)
-    try:
-        table = pl.read_parquet(path, glob=False)
-    except UNREADABLE as error:
-        raise DataError(
-            f"{path}: cannot be read as Parquet ({first_line(error)}); "
-            "write it again, or take it from its source again"
-        ) from error
+    table = read_table(path)
     if table.is_empty():
         raise DataError(f"{path}: no rows; expected one per sample")
     return table

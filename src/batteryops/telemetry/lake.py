@@ -11,14 +11,12 @@ import numpy as np
 import polars as pl
 
 from batteryops.errors import DataError, UnknownAssetError
+from batteryops.files import first_line, read_table, write_table
 from batteryops.schema import CYCLE_KEY, CYCLES, SAMPLES, Kind, Recording, conform
 from batteryops.telemetry.assembly import (
     FILE,
-    UNREADABLE,
     check_cycles,
     collect_parquet,
-    first_line,
-    replacing,
     runs,
     wanted_kinds,
 )
@@ -189,8 +187,9 @@ class Lake:
             )
             cycles = _united([kept, cycles], what=f"{asset_id} in lake {self._root}")
         order = ("cycle_index", "time_s")
-        _replace(samples_part, samples.sort(order, maintain_order=True, nulls_last=True))
-        _replace(cycles_part, _arranged(cycles).sort("cycle_index"))
+        in_order = samples.sort(order, maintain_order=True, nulls_last=True)
+        write_table(in_order, samples_part, partial=_PARTIAL)
+        write_table(_arranged(cycles).sort("cycle_index"), cycles_part, partial=_PARTIAL)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -220,10 +219,7 @@ class Lake:
 
 
 def _stored(path: Path) -> pl.DataFrame:
-    try:
-        table = pl.read_parquet(path, glob=False, hive_partitioning=False)
-    except UNREADABLE as error:
-        raise DataError(f"{path}: cannot be read ({first_line(error)}); {_REMEDY}") from error
+    table = read_table(path, remedy=_REMEDY)
     conform(table, _STORED_CYCLES, what=str(path))
     return table
 
@@ -242,9 +238,3 @@ def _arranged(cycles: pl.DataFrame) -> pl.DataFrame:
     """Columns of `CYCLES` first, further ones by name: whatever the order of writes."""
     further = sorted(set(cycles.columns) - set(CYCLES))
     return cycles.select(*(name for name in CYCLES if name in cycles.columns), *further)
-
-
-def _replace(path: Path, table: pl.DataFrame) -> None:
-    partial = path.with_name(_PARTIAL)
-    with replacing(path, partial):
-        table.write_parquet(partial, compression="zstd")

@@ -3,7 +3,6 @@
 import io
 import re
 import zipfile
-import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timedelta
@@ -14,11 +13,11 @@ import numpy as np
 import polars as pl
 
 from batteryops.errors import DataError
+from batteryops.files import first_line
 from batteryops.schema import Kind, Recording
 from batteryops.telemetry.assembly import (
     assemble,
     csv_text,
-    first_line,
     of_kinds,
     real_number,
     wanted_kinds,
@@ -65,8 +64,11 @@ def date_vector(values: Sequence[float]) -> datetime:
         datetime.datetime(2009, 4, 7, 15, 59, 18, 718000)
     """
     year, month, day, hour, minute, second = values
-    start = datetime(int(year), int(month), int(day), int(hour), int(minute))  # noqa: DTZ001, the publisher gives local time without a zone
-    return start + timedelta(microseconds=round(float(second) * 1e6))
+    try:
+        start = datetime(int(year), int(month), int(day), int(hour), int(minute))  # noqa: DTZ001, the publisher gives local time without a zone
+        return start + timedelta(microseconds=round(float(second) * 1e6))
+    except OverflowError as error:
+        raise ValueError(f"{list(values)} is beyond any date") from error
 
 
 def date_vector_text(text: str) -> datetime:
@@ -136,8 +138,10 @@ def read_nasa_zips(folder: Path, *, kinds: Collection[Kind] | None = None) -> Re
                 continue
             try:
                 archive = opened.enter_context(zipfile.ZipFile(path))
-            except (zipfile.BadZipFile, OSError) as error:
-                raise DataError(f"{path}: cannot be opened as a zip ({error})") from error
+            except Exception as error:  # a damaged directory trips zipfile in many ways
+                raise DataError(
+                    f"{path}: cannot be opened as a zip ({first_line(error)})"
+                ) from error
             for member in archive.infolist():
                 records[name["cell"], Path(member.filename).name] = _unzipping(archive, member)
         return _recording(operations, records, wanted_kinds(kinds), source=folder)
@@ -147,10 +151,10 @@ def _unzipping(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Callable[[]
     def content() -> bytes:
         try:
             return archive.read(member)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        except Exception as error:  # encrypted, of an unknown compression, or damaged
             raise DataError(
-                f"{archive.filename}: {member.filename} cannot be unpacked ({error}); "
-                "take the zip from its source again"
+                f"{archive.filename}: {member.filename} cannot be unpacked ({first_line(error)}); "
+                "take the zip from its source again, without a password"
             ) from error
 
     return content

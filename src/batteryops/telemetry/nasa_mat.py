@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from scipy.io import loadmat
 
 from batteryops.errors import DataError
+from batteryops.files import first_line, refuse_empty
 from batteryops.schema import KINDS, Kind, Recording
-from batteryops.telemetry.assembly import assemble, first_line, refuse_empty, wanted_kinds
+from batteryops.telemetry.assembly import assemble, wanted_kinds
 from batteryops.telemetry.nasa_csv import MEASURED_FIELDS, date_vector
 
 _OPERATION_FIELDS: Final = ("type", "ambient_temperature", "time", "data")

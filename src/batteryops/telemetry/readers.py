@@ -7,17 +7,15 @@ from typing import Final
 import polars as pl
 
 from batteryops.errors import DataError
+from batteryops.files import read_table, table_columns
 from batteryops.schema import CYCLE_KEY, Kind, Recording
 from batteryops.telemetry import canonical, nasa_csv, nasa_tidy, trips
-from batteryops.telemetry.assembly import UNREADABLE, first_line, refuse_empty
 
 FORMS: Final = (
     "a folder with cycles.csv and tidy/*.parquet, a folder with metadata.csv and data/*.csv, "
     "a folder of <cell>_discharge_csv.zip with metadata*.csv, a NASA .mat or a folder of them, "
     "a trip table, or a canonical cycle table as .parquet or .csv"
 )
-
-_REMEDY: Final = "write it again, or take it from its source again"
 
 
 def read(path: Path, *, kinds: Collection[Kind] | None = None) -> Recording:
@@ -43,8 +41,8 @@ def read(path: Path, *, kinds: Collection[Kind] | None = None) -> Recording:
     if path.suffix == ".mat":
         return _read_mat([path], kinds, source=str(path))
     if path.suffix in canonical.SUFFIXES:
-        if trips.looks_like_trips(_columns(path)):
-            return trips.trips(_whole(path), source=str(path), kinds=kinds)
+        if trips.looks_like_trips(table_columns(path)):
+            return trips.trips(read_table(path), source=str(path), kinds=kinds)
         return canonical.read_canonical(path, kinds=kinds)
     raise DataError(f"{path}: no reader for files that end in {path.suffix!r}; expected {FORMS}")
 
@@ -86,25 +84,3 @@ def _united(first: Recording, second: Recording) -> Recording:
         cycles=pl.concat([first.cycles, second.cycles.filter(others)]).sort(CYCLE_KEY),
         source=first.source,
     )
-
-
-def _columns(path: Path) -> list[str]:
-    refuse_empty(path)
-    try:
-        if path.suffix == ".csv":
-            return pl.read_csv(path, n_rows=0, infer_schema=False, glob=False).columns
-        return pl.scan_parquet(path, glob=False).collect_schema().names()
-    except UNREADABLE as error:
-        raise DataError(
-            f"{path}: cannot be read as {path.suffix[1:]} ({first_line(error)}); {_REMEDY}"
-        ) from error
-
-
-def _whole(path: Path) -> pl.DataFrame:
-    try:
-        if path.suffix == ".csv":
-            # whole-file inference: a late fraction must not meet a column of integers
-            return pl.read_csv(path, infer_schema_length=None, glob=False)
-        return pl.read_parquet(path, glob=False)
-    except UNREADABLE as error:
-        raise DataError(f"{path}: cannot be read ({first_line(error)}); {_REMEDY}") from error
