@@ -46,6 +46,7 @@ PHYSICS: Final = (
         source="NASA's definition of capacity: discharge till 2.7 V",
         optional=True,
         leaks_label=_CONSTANT_LOAD,
+        trend=1,
     ),
     Feature(
         name="energy_to_cutoff_Wh",
@@ -60,6 +61,7 @@ PHYSICS: Final = (
         source="E = integral of P dt",
         optional=True,
         leaks_label="over the mean voltage it is the capacity",
+        trend=1,
     ),
     Feature(
         name="power_W_mean",
@@ -101,6 +103,7 @@ PHYSICS: Final = (
             ),
             source="linear interpolation",
             optional=True,
+            trend=1,
         )
         for seconds in FIXED_TIMES_S
     ),
@@ -116,6 +119,7 @@ PHYSICS: Final = (
         ),
         source="Ohm's law; the voltage step at the onset of a current pulse",
         optional=True,
+        trend=-1,
     ),
     Feature(
         name="temperature_rise_C_per_min",

@@ -64,6 +64,7 @@ SUMMARY: Final = (
             "times current_A_mean it is the charge that flowed, "
             "and a full discharge's charge is the capacity"
         ),
+        trend=1,
     ),
     Feature(
         name="delta_T_C",
@@ -87,6 +88,7 @@ SUMMARY: Final = (
             "times the load's current it is the charge that flowed between the two voltages, "
             "the larger part of the capacity at moderate load"
         ),
+        trend=1,
     ),
 )
 

@@ -64,6 +64,7 @@ CHARGE: Final = (
             source="partial charging curves; trapezoidal rule, linear interpolation",
             optional=True,
             why_safe=_BEFORE,
+            trend=1,
         )
         for low_v, high_v in charge.WINDOWS_V
         for unit, _, low, high, what in _CHARGE_GROWTHS
@@ -124,6 +125,7 @@ CHARGE: Final = (
         source="incremental capacity analysis, dQ/dV",
         optional=True,
         why_safe=_BEFORE,
+        trend=1,
     ),
     Feature(
         name="ic_peak_area_Ah",
@@ -134,6 +136,7 @@ CHARGE: Final = (
         source="incremental capacity analysis, dQ/dV",
         optional=True,
         why_safe=_BEFORE,
+        trend=1,
     ),
     Feature(
         name="charge_temperature_rise_K",
@@ -239,6 +242,7 @@ LOAD: Final = (
         source="Ohm's law; the voltage step at the onset of a current pulse",
         optional=True,
         why_safe=_EARLY,
+        trend=-1,
     ),
     *(
         Feature(
@@ -250,6 +254,7 @@ LOAD: Final = (
             source="linear interpolation between loaded samples",
             optional=True,
             why_safe=_EARLY,
+            trend=1,
         )
         for seconds in load.FIXED_TIMES_S
     ),
@@ -278,6 +283,7 @@ LOAD: Final = (
         source=_VOLTAGE_WINDOW,
         optional=True,
         why_safe=_EARLY,
+        trend=1,
     ),
     *(
         Feature(
@@ -292,6 +298,7 @@ LOAD: Final = (
             source=_VOLTAGE_WINDOW,
             optional=True,
             why_safe=_EARLY,
+            trend=1,
         )
         for high_v, low_v in load.WINDOWS_V
         for unit, _, low, high, what in _CHARGE_GROWTHS[:2]

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import polars as pl
 
@@ -27,6 +28,8 @@ class Feature:
         leaks_label: how the label can be rebuilt from it; None where it cannot.
         why_safe: why the label cannot be rebuilt from it; a view that claims to be free of leakage
             says so for each of its features.
+        trend: +1 where, all else equal, capacity can only rise with it, -1 where only fall, 0
+            where physics does not say. A monotone model is held to it.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Feature:
     optional: bool = False
     leaks_label: str | None = None
     why_safe: str | None = None
+    trend: Literal[-1, 0, 1] = 0
 
     def __post_init__(self) -> None:
         """Refuse a range that nothing can lie in."""
@@ -97,6 +101,11 @@ class FeatureView:
     def names(self) -> tuple[str, ...]:
         """Names of the features, in the order in which a model sees them."""
         return tuple(feature.name for feature in self.features)
+
+    @cached_property
+    def trends(self) -> tuple[int, ...]:
+        """Which way capacity goes with each feature, as physics has it."""
+        return tuple(feature.trend for feature in self.features)
 
     @cached_property
     def required(self) -> tuple[str, ...]:

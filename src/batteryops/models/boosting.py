@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import xgboost as xgb
@@ -116,13 +116,14 @@ def read_parameters(parameters: Parameters) -> dict[str, float | int | str]:
     return read
 
 
-def fit(
+def fit(  # noqa: PLR0913 - data, and what XGBoost is told
     features: ArrayLike,
     labels: ArrayLike,
     *,
     feature_names: Sequence[str],
     parameters: Parameters,
     seed: int,
+    trends: Sequence[int] = (),
 ) -> xgb.Booster:
     """Fit boosted trees to squared error; equal to `xgboost.XGBRegressor` to the bit.
 
@@ -133,6 +134,8 @@ def fit(
         parameters: by XGBRegressor's names; `PARAMETERS` lists them. What is not given has
             XGBRegressor's default.
         seed: XGBRegressor's `random_state`.
+        trends: k of +1, -1 and 0: predictions may only rise, or only fall, with that feature;
+            none are held where it is empty.
 
     Returns:
         The booster, which knows its feature names.
@@ -156,7 +159,9 @@ def fit(
             f"feature {feature_names[column]} holds an infinite value; expected finite numbers, "
             "or NaN where the feature is missing"
         )
-    settings = read_parameters(parameters)
+    settings: dict[str, Any] = {**read_parameters(parameters)}
+    if trends:
+        settings["monotone_constraints"] = tuple(trends)
     rounds = int(settings.pop("n_estimators", _DEFAULT_TREES))
     threads = int(settings.get("n_jobs", 0)) or None
     names = list(feature_names)
