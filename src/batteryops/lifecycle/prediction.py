@@ -201,24 +201,23 @@ def _answer(
             capacity_low_ah=estimate.low_ah,
             capacity_high_ah=estimate.high_ah,
             status="ok" if estimate.position.inside else "out_of_domain",
+            outside=estimate.position.features,
+            outside_jointly=estimate.position.joint,
         )
         for row, estimate in zip(table.iter_rows(named=True), estimates, strict=True)
     ]
     with PredictionLog(settings.predictions_url) as log:
         log.append(records)
     withhold = settings.serving.out_of_domain == "withhold"
-    given = [
-        Answer(record, estimate.position, package.intervals.nominal, withhold)
-        for record, estimate in zip(records, estimates, strict=True)
-    ]
+    given = [Answer(record, package.intervals.nominal, withhold) for record in records]
     answers = table.select(FEATURE_KEY).with_columns(
         pl.Series("status", [record.status for record in records], pl.String),
         pl.Series("capacity_ah", [answer.capacity_ah for answer in given], pl.Float64),
         pl.Series("soh", [answer.soh for answer in given], pl.Float64),
         pl.Series("capacity_low_ah", [record.capacity_low_ah for record in records], pl.Float64),
         pl.Series("capacity_high_ah", [record.capacity_high_ah for record in records], pl.Float64),
-        pl.Series("outside", [",".join(answer.position.features) for answer in given], pl.String),
-        pl.Series("outside_jointly", [answer.position.joint for answer in given], pl.Boolean),
+        pl.Series("outside", [",".join(record.outside) for record in records], pl.String),
+        pl.Series("outside_jointly", [record.outside_jointly for record in records], pl.Boolean),
         pl.Series("prediction_id", [record.prediction_id for record in records], pl.String),
     )
     return Answers(answers, package.intervals.nominal, loaded.version, request_id, left_out)

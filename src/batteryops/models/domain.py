@@ -4,7 +4,8 @@ A model of trees answers anything; where no training row was near, its answer is
 that was made for something else. Two checks, both fitted on training rows alone:
 
 * **Each feature** lies inside the range that training saw, widened by `MARGIN` of its spread. A
-  feature that training never lacked is not missing.
+  feature that training never lacked is not missing, and no more are missing at a time than in some
+  training row: where nothing was measured, nothing is known.
 * **All together**: the distance to the nearest of up to `MAX_ROWS` training rows is not above a
   limit. Each feature is centred by its median, scaled by its spread, squashed by arcsinh so that
   long tails do not decide, and all are decorrelated, as in the Mahalanobis distance. The nearest
@@ -86,6 +87,7 @@ class Domain:
         low: (k,), least accepted value; -inf where training never saw the feature.
         high: (k,), largest accepted value; inf where training never saw the feature.
         may_lack: (k,), whether training lacked the feature in some row.
+        most_lacking: how many features at a time training lacked at most.
         centre: (k,), medians.
         weight: (k,), one over the spread, 0 for a feature that did not vary.
         mixing: (k, k), from squashed features to decorrelated coordinates.
@@ -97,6 +99,7 @@ class Domain:
     low: Floats
     high: Floats
     may_lack: NDArray[np.bool_]
+    most_lacking: int
     centre: Floats
     weight: Floats
     mixing: Floats
@@ -129,7 +132,7 @@ class Domain:
         distance = self._distance(float(away[nearest]) + float(place @ place))
         outside = (given < self.low) | (given > self.high)  # NaN is neither
         if lacks:
-            outside |= absent & ~self.may_lack
+            outside |= absent & (~self.may_lack | (absent.sum() > self.most_lacking))
         if distance <= self.limit and not outside.any():
             return Position(distance)
         return self._explained(squashed, nearest, distance, outside)
@@ -144,7 +147,9 @@ class Domain:
         squashed = _squashed(matrix, self.centre, self.weight)
         distances, nearest = self._nearest(squashed)
         absent = np.isnan(matrix)
-        outside = (matrix < self.low) | (matrix > self.high) | (absent & ~self.may_lack)
+        too_many = absent.sum(axis=1, keepdims=True) > self.most_lacking
+        outside = (matrix < self.low) | (matrix > self.high)
+        outside |= absent & (~self.may_lack | too_many)
         suspect = outside.any(axis=1) | (distances > self.limit)
         return [
             self._explained(squashed[row], int(nearest[row]), float(distance), outside[row])
@@ -208,6 +213,7 @@ class Domain:
                 }
                 for column, name in enumerate(self.names)
             },
+            "most_missing": self.most_lacking,
             "limit": _number(self.limit),
             "mixing": [[_number(value) for value in row] for row in self.mixing],
             "rows": [[_number(value) for value in row] for row in self.rows],
@@ -230,6 +236,7 @@ class Domain:
                 may_lack=np.array(
                     [bool(entry["may_be_missing"]) for entry in features.values()], dtype=np.bool_
                 ),
+                most_lacking=int(document["most_missing"]),
                 centre=_read([entry["centre"] for entry in features.values()]),
                 weight=_read([entry["weight"] for entry in features.values()]),
                 mixing=_read(document["mixing"]).reshape(width, width),
@@ -329,6 +336,7 @@ def _cover(
         low=low,
         high=high,
         may_lack=np.any(np.isnan(matrix), axis=0),
+        most_lacking=int(np.isnan(matrix).sum(axis=1).max()),
         centre=centre,
         weight=weight,
         mixing=mixing,

@@ -51,6 +51,8 @@ PREDICTIONS: Final = sa.Table(
     sa.Column("capacity_low_ah", sa.Double(), nullable=True),
     sa.Column("capacity_high_ah", sa.Double(), nullable=True),
     sa.Column("status", sa.String(16), nullable=False, server_default="unknown"),
+    sa.Column("outside", sa.JSON(), nullable=False, server_default="[]"),
+    sa.Column("outside_jointly", sa.Boolean(), nullable=False, server_default=sa.false()),
     sa.Index("predictions_by_vehicle", "vehicle_id", "prediction_id"),
     sqlite_with_rowid=False,
 )
@@ -79,10 +81,12 @@ class PredictionRecord:
         capacity_high_ah: upper end, likewise.
         status: `ok`, or `out_of_domain` where the features were unlike anything in training;
             `unknown` in records from before it was looked at.
+        outside: features that put the input outside of the training domain, in the view's order.
+        outside_jointly: whether the features together are unlike any in training.
 
     Raises:
-        RecordsError: for a time without a zone, a number that is not finite, or an interval that
-            is upside down.
+        RecordsError: for a time without a zone, a number that is not finite, an interval that is
+            upside down, or a status that the last two contradict.
     """
 
     prediction_id: str
@@ -100,6 +104,8 @@ class PredictionRecord:
     capacity_low_ah: float | None
     capacity_high_ah: float | None
     status: Status
+    outside: tuple[str, ...] = ()
+    outside_jointly: bool = False
 
     def __post_init__(self) -> None:
         """Refuse here what the database would store as something else."""
@@ -126,6 +132,12 @@ class PredictionRecord:
             raise RecordsError(
                 f"prediction {self.prediction_id}: the interval runs from {low:g} to {high:g} Ah, "
                 "expected the lower end first"
+            )
+        if (self.status == "out_of_domain") != bool(self.outside or self.outside_jointly):
+            raise RecordsError(
+                f"prediction {self.prediction_id}: status {self.status} with "
+                f"{', '.join(self.outside) or 'no feature'} outside of the training domain; "
+                "expected features, or all of them jointly, exactly where it is out_of_domain"
             )
 
 
@@ -202,4 +214,5 @@ class PredictionLog:
 
 
 def _record(row: sa.Row[Any]) -> PredictionRecord:
-    return PredictionRecord(**row._mapping)  # noqa: SLF001  # SQLAlchemy's public accessor
+    columns = dict(row._mapping)  # noqa: SLF001  # SQLAlchemy's public accessor
+    return PredictionRecord(**columns | {"outside": tuple(columns["outside"])})

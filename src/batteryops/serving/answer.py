@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from batteryops.models.domain import Position
 from batteryops.records.predictions import PredictionRecord
 
 
@@ -17,20 +16,18 @@ class Answer:
 
     Args:
         record: as it is, or will be, in the log.
-        position: of the features relative to training.
         nominal: share of measured capacities that intervals are made to hold.
         withhold: give no number outside of the training domain.
     """
 
     record: PredictionRecord
-    position: Position
     nominal: float
     withhold: bool
 
     @property
     def withheld(self) -> bool:
         """Whether the caller gets no number."""
-        return self.withhold and not self.position.inside
+        return self.withhold and self.record.status == "out_of_domain"
 
     @property
     def capacity_ah(self) -> float | None:
@@ -56,7 +53,7 @@ class Answer:
                 "high_ah": record.capacity_high_ah,
                 "nominal": self.nominal,
             },
-            "domain": {"features": list(self.position.features), "joint": self.position.joint},
+            "domain": {"features": list(record.outside), "joint": record.outside_jointly},
             "model_name": record.model_name,
             "model_version": record.model_version,
             "role": record.role,

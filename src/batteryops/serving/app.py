@@ -90,7 +90,7 @@ def create_app(model: ServedModel, log: PredictionLog, settings: Settings) -> Fa
         "/predict",
         summary="Estimate capacity and State of Health from one discharge's features",
         response_model=documents.Prediction,
-        responses=_prediction_problems(),
+        responses={200: documents.ANSWERS, **_prediction_problems()},
         openapi_extra={"requestBody": documents.request_body(model.package.view, manifest)},
     )
     async def predict(request: Request) -> Response:

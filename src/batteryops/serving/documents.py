@@ -12,6 +12,26 @@ from batteryops.serving.problems import MEDIA_TYPE, ProblemType
 
 _PREDICTION: Final = "019ba7c4-0d5e-7c1a-b6f0-5d3a4b7c9e21"
 _REQUEST: Final = "019ba7c4-0d5d-7f2b-8a44-0c1de2f3a4b5"
+_ANSWER: Final[dict[str, Any]] = {
+    "prediction_id": _PREDICTION,
+    "vehicle_id": "B0005",
+    "status": "ok",
+    "soh": 0.9177,
+    "capacity_ah": 1.8354,
+    "interval": {"low_ah": 1.7612, "high_ah": 1.9096, "nominal": 0.9},
+    "domain": {"features": [], "joint": False},
+    "model_name": "ev-soh-predictor",
+    "model_version": "3",
+    "role": "champion",
+    "request_id": _REQUEST,
+}
+_WITHHELD: Final = _ANSWER | {
+    "status": "out_of_domain",
+    "soh": None,
+    "capacity_ah": None,
+    "interval": {"low_ah": 0.0, "high_ah": 2.5, "nominal": 0.9},
+    "domain": {"features": ["temperature_C_max"], "joint": True},
+}
 
 
 class CapacityInterval(BaseModel):
@@ -34,23 +54,7 @@ class TrainingDomain(BaseModel):
 class Prediction(BaseModel):
     """One answer; it is on record under its identifier before it is given."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "prediction_id": _PREDICTION,
-                "vehicle_id": "B0005",
-                "status": "ok",
-                "soh": 0.9177,
-                "capacity_ah": 1.8354,
-                "interval": {"low_ah": 1.7612, "high_ah": 1.9096, "nominal": 0.9},
-                "domain": {"features": [], "joint": False},
-                "model_name": "ev-soh-predictor",
-                "model_version": "3",
-                "role": "champion",
-                "request_id": _REQUEST,
-            }
-        },
-    )
+    model_config = ConfigDict(json_schema_extra={"example": _ANSWER})
 
     prediction_id: str
     vehicle_id: str
@@ -93,6 +97,26 @@ class Readiness(BaseModel):
 
     status: Literal["ready"] = "ready"
     checks: dict[str, Literal["ok"]]
+
+
+ANSWERS: Final[dict[str, Any]] = {
+    "description": "An answer, which is in the prediction log",
+    "content": {
+        "application/json": {
+            "examples": {
+                "inside the training domain": {"value": _ANSWER},
+                "outside of it": {
+                    "value": _WITHHELD,
+                    "description": "No number is given: the features that `domain` names are "
+                    "unlike anything in training, and the interval is all that the asset's "
+                    "profile allows. The prediction log keeps what the model said. A server set "
+                    "to `out_of_domain: give` answers the number beside the status.",
+                },
+            }
+        }
+    },
+}
+"""OpenAPI's response of a prediction: both kinds of answer."""
 
 
 def model_version(manifest: Manifest, version: str, role: str) -> ModelVersion:

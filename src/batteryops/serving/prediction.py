@@ -104,9 +104,11 @@ class Predictor:
             capacity_low_ah=estimate.low_ah,
             capacity_high_ah=estimate.high_ah,
             status="ok" if estimate.position.inside else "out_of_domain",
+            outside=estimate.position.features,
+            outside_jointly=estimate.position.joint,
         )
         nominal = self._model.package.intervals.nominal
-        return Answer(record, estimate.position, nominal, self._withhold)
+        return Answer(record, nominal, self._withhold)
 
     def self_test(self) -> str | None:
         """Predict the first row that was recorded with the package; what is wrong, or None."""

@@ -15,3 +15,10 @@ def upgrade() -> None:
         "predictions",
         sa.Column("status", sa.String(16), nullable=False, server_default="unknown"),
     )
+    op.add_column(
+        "predictions", sa.Column("outside", sa.JSON(), nullable=False, server_default="[]")
+    )
+    op.add_column(
+        "predictions",
+        sa.Column("outside_jointly", sa.Boolean(), nullable=False, server_default=sa.false()),
+    )
