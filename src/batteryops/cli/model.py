@@ -31,16 +31,21 @@ def features(
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Compute a feature view: one row per discharge, with its label."""
+    """Compute a feature view: one row per discharge, with its label.
+
+    The table also says when each record ends, `discharge_time_s`, be it a feature of the view or
+    not: batteries that were aged together are found by it.
+    """
     from batteryops.features.files import check_writable, write_feature_table
     from batteryops.features.views import complete_rows, feature_table, get_view
+    from batteryops.lifecycle.preparation import with_clock
     from batteryops.lifecycle.sources import default_source, open_source
 
     check_writable(out)
     settings = settings_of(config, home)
     chosen = get_view(view or settings.training.view)
     recording = open_source(source or default_source(settings), settings, kinds=chosen.kinds)
-    table = feature_table(chosen, recording)
+    table = with_clock(feature_table(chosen, recording), recording)
     total = table.height
     missing: dict[str, int] = {}
     if not keep_incomplete:

@@ -22,7 +22,9 @@ ALIASES: Final = {
 SUFFIXES: Final = (".csv", ".parquet")
 
 
-def read_feature_table(path: Path, features: Sequence[str], *, labelled: bool) -> pl.DataFrame:
+def read_feature_table(
+    path: Path, features: Sequence[str], *, labelled: bool, further: Sequence[str] = ()
+) -> pl.DataFrame:
     """Read one row per cycle, in the file's row order.
 
     Args:
@@ -32,9 +34,11 @@ def read_feature_table(path: Path, features: Sequence[str], *, labelled: bool) -
         features: names of the feature columns it must have.
         labelled: whether the label column must be there. Where it is not and the file has none,
             the column is null.
+        further: numeric columns to read as well where the file has them, and they are no features.
 
     Returns:
-        `asset_id`, `op_index`, the features and `capacity_ah`, as Float64 where numeric.
+        `asset_id`, `op_index`, the features, `capacity_ah`, and what the file has of `further`;
+        all but the first two as Float64.
 
     Raises:
         DataError: a file that is missing, empty or unreadable, a missing column, text in a
@@ -55,7 +59,8 @@ def read_feature_table(path: Path, features: Sequence[str], *, labelled: bool) -
         table = table.with_columns(op_index=pl.int_range(1, pl.len() + 1).over("asset_id"))
     if LABEL not in table.columns:
         table = table.with_columns(pl.lit(None, pl.Float64).alias(LABEL))
-    types = {name: pl.Float64() for name in (*features, LABEL)} | {"op_index": pl.Int32()}
+    extra = [name for name in further if name in table.columns and name not in features]
+    types = {name: pl.Float64() for name in (*features, LABEL, *extra)} | {"op_index": pl.Int32()}
     for name, dtype in types.items():
         if not (table.schema[name].is_numeric() or table.schema[name] == pl.Null):
             raise DataError(f"{path}: column {name} is {table.schema[name]}, expected numbers")
@@ -68,7 +73,7 @@ def read_feature_table(path: Path, features: Sequence[str], *, labelled: bool) -
                 f"{path}: column {name} does not fit {dtype}: {first_line(error)}"
             ) from error
     return table.with_columns(pl.col("asset_id").cast(pl.String)).select(
-        *FEATURE_KEY, *features, LABEL
+        *FEATURE_KEY, *features, LABEL, *extra
     )
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from batteryops.errors import DataError, UnknownAssetError
 from batteryops.evaluation.protocol_run import Fit, ProtocolResult, evaluate_protocol
-from batteryops.evaluation.protocols import PROTOCOLS, asset_groups, schedule_groups
+from batteryops.evaluation.protocols import CLOCK, PROTOCOLS, asset_groups, schedule_groups
 from batteryops.features.files import read_feature_table
 from batteryops.features.validation import problems
 from batteryops.features.views import FeatureView, get_view
@@ -216,7 +216,9 @@ def evaluate_source(  # noqa: PLR0913 - all by name: what to evaluate on, and ho
     notes: list[str] = []
     if features_file is not None:
         progress.step(f"read {features_file}")
-        table = read_feature_table(features_file, chosen.names, labelled=True).drop_nulls(LABEL)
+        table = read_feature_table(
+            features_file, chosen.names, labelled=True, further=(CLOCK,)
+        ).drop_nulls(LABEL)
         _refuse_wrong_units(chosen, table, features_file)
         strangers = _without_profile(table, settings)
         if strangers and profile is None:

@@ -6,6 +6,7 @@ from typing import Final
 import polars as pl
 
 from batteryops.errors import DataError
+from batteryops.evaluation.protocols import CLOCK
 from batteryops.features.views import FeatureView, feature_table, get_view
 from batteryops.lifecycle.sources import default_source, open_source
 from batteryops.quality.checks import (
@@ -16,7 +17,7 @@ from batteryops.quality.checks import (
 )
 from batteryops.quality.quarantine import QuarantineStore
 from batteryops.records.ledger import DATA_INGESTED, Entry, Ledger
-from batteryops.schema import LABEL, Recording, fingerprint
+from batteryops.schema import FEATURE_KEY, LABEL, Recording, fingerprint
 from batteryops.settings import Settings
 from batteryops.telemetry import Lake
 
@@ -39,7 +40,8 @@ class Prepared:
     """One row per cycle that may train.
 
     Args:
-        table: `asset_id`, `op_index`, the view's features, `capacity_ah`; complete and labelled.
+        table: `asset_id`, `op_index`, the view's features, `capacity_ah`, and the clock of the
+            record where it is no feature; complete and labelled.
         set_aside: the rows that may not train, same columns.
         view: what computed the features.
         report: what was checked, and each row that was set aside with its reasons.
@@ -127,10 +129,27 @@ def prepare(recording: Recording, view: FeatureView, settings: Settings) -> Prep
         DataError: when too much would be set aside, or nothing remains.
     """
     raw = check_recording(recording, settings.profile_of, settings.quality)
-    prepared = prepare_table(
-        feature_table(view, recording), view, settings, source=recording.source, raw=raw
-    )
+    table = with_clock(feature_table(view, recording), recording)
+    prepared = prepare_table(table, view, settings, source=recording.source, raw=raw)
     return replace(prepared, recording=recording)
+
+
+def with_clock(table: pl.DataFrame, recording: Recording) -> pl.DataFrame:
+    """Add when each cycle's record ends, where the view has no such feature.
+
+    Assets that were aged together are found by it, whatever the features are. A model never sees
+    it: it takes the view's features by name.
+
+    Args:
+        table: `asset_id`, `op_index`, and whatever else.
+        recording: the cycles that the table describes.
+    """
+    if CLOCK in table.columns:
+        return table
+    ends = recording.samples.group_by("asset_id", pl.col("cycle_index").alias("op_index")).agg(
+        pl.col("time_s").max().cast(pl.Float64).alias(CLOCK)
+    )
+    return table.join(ends, on=FEATURE_KEY, how="left", maintain_order="left")
 
 
 def prepare_table(

@@ -13,6 +13,7 @@ import xgboost as xgb
 from batteryops import __version__
 from batteryops.errors import DataError, PackageError
 from batteryops.evaluation.diagnostics import diagnostics_png
+from batteryops.evaluation.protocols import CLOCK
 from batteryops.features.files import read_feature_table
 from batteryops.features.views import get_view, matrix
 from batteryops.lifecycle.loading import open_registry
@@ -65,7 +66,7 @@ def train_and_register(
     view = get_view(settings.training.view)
     progress.step("read, check, compute features")
     if features_file is not None:
-        table = read_feature_table(features_file, view.names, labelled=True)
+        table = read_feature_table(features_file, view.names, labelled=True, further=(CLOCK,))
         prepared = prepare_table(table, view, settings, source=str(features_file))
     else:
         recording = open_source(source or default_source(settings), settings, kinds=view.kinds)
