@@ -206,7 +206,7 @@ def test_files_that_are_missing_empty_or_no_parquet_are_refused(folder: Path) ->
 def test_a_record_of_a_vehicle_that_is_not_listed_is_refused(folder: Path) -> None:
     record().write_parquet(folder / "van_2.parquet")
 
-    with pytest.raises(DataError, match="van_2 is not in vehicles.csv"):
+    with pytest.raises(DataError, match=r"van_2 is not in vehicles\.csv"):
         read_charging_tests(folder)
 
 
