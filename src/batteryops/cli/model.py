@@ -146,6 +146,16 @@ def evaluate(
         str | None,
         typer.Option("--profile", help="Take every asset to have this profile."),
     ] = None,
+    algorithm: Annotated[
+        str, typer.Option("--algorithm", help="What is fitted; `train --tournament` lists them.")
+    ] = "xgboost",
+    train_on: Annotated[
+        str | None,
+        typer.Option("--train", help="Train on this source, and test on that of --test."),
+    ] = None,
+    test_on: Annotated[
+        str | None, typer.Option("--test", help="Test on this source, all of it.")
+    ] = None,
     leakage: Annotated[
         bool,
         typer.Option("--leakage", help="Also look for features that give the label away."),
@@ -154,24 +164,45 @@ def evaluate(
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Measure the configured model under a protocol, with baselines beside it.
+    """Measure a model under a protocol, with baselines beside it.
 
     With --leakage, exit 1 when a view that claims to be free of leakage is not.
     """
-    from batteryops.lifecycle.evaluation import evaluate_source
+    from batteryops.lifecycle.evaluation import BETWEEN, evaluate_between, evaluate_source
 
     settings = settings_of(config, home)
-    with terminal.steps(quiet=as_json) as progress:
-        evaluated = evaluate_source(
-            settings,
-            features_file=features_file,
-            source=source,
-            view=view,
-            protocol=protocol,
-            profile=profile,
-            leakage=leakage,
-            progress=progress,
+    between = train_on is not None and test_on is not None
+    if not between and (train_on or test_on):
+        raise typer.BadParameter("--train and --test go together: one source each")
+    if between and (features_file or source or profile or protocol not in {"all", BETWEEN}):
+        raise typer.BadParameter(
+            "--train and --test say what to evaluate on; --features, --source, --profile and "
+            "--protocol have no place beside them"
         )
+    with terminal.steps(quiet=as_json) as progress:
+        if train_on is not None and test_on is not None:
+            protocol = BETWEEN
+            evaluated = evaluate_between(
+                settings,
+                train=train_on,
+                test=test_on,
+                view=view,
+                algorithm=algorithm,
+                leakage=leakage,
+                progress=progress,
+            )
+        else:
+            evaluated = evaluate_source(
+                settings,
+                features_file=features_file,
+                source=source,
+                view=view,
+                protocol=protocol,
+                profile=profile,
+                algorithm=algorithm,
+                leakage=leakage,
+                progress=progress,
+            )
     results, found = evaluated.results, evaluated.leakage
     if as_json:
         documents = {

@@ -18,7 +18,13 @@ from batteryops.evaluation.baselines import (
     mean_baseline,
     ridge_baseline,
 )
-from batteryops.evaluation.coverage import Bounds, Coverage, FitBounds, measure_coverage
+from batteryops.evaluation.coverage import (
+    Bounds,
+    Coverage,
+    FitBounds,
+    Names,
+    measure_coverage,
+)
 from batteryops.evaluation.metrics import (
     Floats,
     Interval,
@@ -44,8 +50,10 @@ if TYPE_CHECKING:
 
 Matrix = NDArray[np.float32]
 Predict = Callable[[Matrix], Floats]
-Fit = Callable[[Matrix, Floats], Predict]
-"""Fits features (n, k), NaN where missing, to capacities (n,) in Ah, and gives what predicts."""
+Fit = Callable[[Matrix, Floats, Names], Predict]
+"""Fits features (n, k), NaN where missing, to capacities (n,) in Ah, told the groups (n,); gives what
+predicts. Assets that were aged together, as the protocol has it, are one group: what holds out
+rows of its own holds out whole groups."""
 
 Progress = Callable[[int, int], None]
 
@@ -137,6 +145,7 @@ def evaluate_protocol(  # noqa: PLR0913  # what is evaluated, how, and on what: 
     workers: int = 1,
     clock: str = CLOCK,
     fit_bounds: FitBounds | None = None,
+    splits: Sequence[Split] | None = None,
 ) -> ProtocolResult:
     """Evaluate whatever `fit` gives, and the baselines, under one protocol.
 
@@ -144,9 +153,9 @@ def evaluate_protocol(  # noqa: PLR0913  # what is evaluated, how, and on what: 
         table: `asset_id`, `op_index`, the features (null or NaN where not computable) and
             `capacity_ah` (null where unlabelled; such rows are left out and counted).
         feature_names: columns handed to `fit`, in this order.
-        protocol: one of `batteryops.evaluation.protocols.PROTOCOLS`.
-        fit: called once per fold with (features f32, capacity f64); what it returns is called
-            once with the features of the fold's test rows.
+        protocol: one of `batteryops.evaluation.protocols.PROTOCOLS`; with `splits` any name.
+        fit: called once per fold with (features f32, capacity f64, groups) of the training rows;
+            what it returns is called once with the features of the fold's test rows.
         settings: shares, groups, bootstrap.
         nominal_ah: nominal capacity in Ah: one, one per asset, or one per row of `table`.
         seed: of the `random` split and of the bootstrap.
@@ -157,6 +166,7 @@ def evaluate_protocol(  # noqa: PLR0913  # what is evaluated, how, and on what: 
         fit_bounds: called once per fold with features, labels and groups of the training rows,
             the groups being those that the protocol knows; what it returns is called once with
             features, predictions and assets of the fold's test rows. No intervals when None.
+        splits: rows of the labelled table, where they are not for the protocol to choose.
 
     Raises:
         SettingsError: when there is no such protocol.
@@ -169,20 +179,19 @@ def evaluate_protocol(  # noqa: PLR0913  # what is evaluated, how, and on what: 
     assets = labelled["asset_id"].to_numpy().astype(object)
     cycles = labelled["op_index"].cast(pl.Int64).to_numpy()
     plan = SplitPlan.from_settings(settings, seed, clock)
-    splits = make_splits(labelled, protocol, plan)
+    splits = make_splits(labelled, protocol, plan) if splits is None else splits
 
     matrix = features.astype(np.float32)
     bounds: dict[str, Bounds] = {}
-    groups = assets
-    if fit_bounds is not None:
-        group_of = held_out_groups(labelled, protocol, plan)
-        groups = np.array([group_of[asset] for asset in assets], dtype=object)
+    group_of = held_out_groups(labelled, protocol, plan)
+    groups = np.array([group_of[asset] for asset in assets], dtype=object)
 
     def answers(split: Split) -> dict[str, Floats]:
         known, asked = (np.ascontiguousarray(matrix[rows]) for rows in (split.train, split.test))
-        given = _checked(fit(known, labels[split.train])(asked), split.test.size, split.name)
+        training = known, labels[split.train], groups[split.train]
+        given = _checked(fit(*training)(asked), split.test.size, split.name)
         if fit_bounds is not None:
-            make_bounds = fit_bounds(known, labels[split.train], groups[split.train])
+            make_bounds = fit_bounds(*training)
             bounds[split.name] = make_bounds(asked, given, assets[split.test])
         return {
             "model": given,

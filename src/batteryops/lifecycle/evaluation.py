@@ -1,45 +1,58 @@
 """Measure the configured model under protocols, on cycles or on a feature table as it is."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from batteryops.errors import DataError, UnknownAssetError
-from batteryops.evaluation.protocol_run import Fit, ProtocolResult, evaluate_protocol
-from batteryops.evaluation.protocols import CLOCK, PROTOCOLS, asset_groups, schedule_groups
+from batteryops.evaluation.protocol_run import ProtocolResult, evaluate_protocol
+from batteryops.evaluation.protocols import (
+    CLOCK,
+    PROTOCOLS,
+    Split,
+    asset_groups,
+    schedule_groups,
+)
 from batteryops.features.files import read_feature_table
 from batteryops.features.validation import problems
 from batteryops.features.views import FeatureView, get_view
 from batteryops.lifecycle.leakage import ViewLeakage, check_view
-from batteryops.lifecycle.preparation import prepare
+from batteryops.lifecycle.preparation import Prepared, prepare
 from batteryops.lifecycle.progress import Progress
 from batteryops.lifecycle.sources import default_source, open_source
 from batteryops.lifecycle.uncertainty import bounds_fit
-from batteryops.models import boosting
-from batteryops.schema import LABEL, Recording
+from batteryops.models.algorithms import GroupedFit, Task, get_algorithm
+from batteryops.schema import FEATURE_KEY, LABEL, Recording
 from batteryops.settings import Settings
+
+CONFIGURED: Final = "xgboost"
+"""The algorithm whose parameters the configuration sets."""
+
+BETWEEN: Final = "held_out_source"
+"""The name of what is asked when one source trains and another is tested."""
 
 NAMED_ASSETS: Final = 5
 """How many assets a note names before it says that there are more."""
 
 
-def booster_fit(names: tuple[str, ...], parameters: Mapping[str, Any], seed: int) -> Fit:
-    """A `fit` for the protocols: XGBoost with these parameters, afresh for every fold."""
+def model_fit(view: FeatureView, settings: Settings, algorithm: str = CONFIGURED) -> GroupedFit:
+    """What the protocols fit afresh for every fold: an algorithm, on one thread.
 
-    def fit(
-        features: NDArray[np.float32], labels: NDArray[np.float64]
-    ) -> Callable[[NDArray[np.float32]], NDArray[np.float64]]:
-        booster = boosting.fit(
-            features, labels, feature_names=names, parameters=parameters, seed=seed
-        )
-        return lambda rows: boosting.predict(booster, rows)
+    Args:
+        view: names the features, and says which way capacity goes with them.
+        settings: XGBoost's parameters, and the seed.
+        algorithm: one of `models.algorithms.ALGORITHMS`.
 
-    return fit
+    Raises:
+        SettingsError: when there is no such algorithm.
+    """
+    training = settings.training
+    task = Task(view.names, view.trends, training.parameters, training.seed)
+    return get_algorithm(algorithm).make(task, {})
 
 
 def nominal_capacities(
@@ -70,9 +83,11 @@ def evaluate_table(  # noqa: PLR0913 - what is evaluated, and how
     settings: Settings,
     *,
     profile: str | None = None,
+    algorithm: str = CONFIGURED,
+    splits: Sequence[Split] | None = None,
     progress: Progress | None = None,
 ) -> ProtocolResult:
-    """Run one protocol with the configured model on a labelled feature table.
+    """Run one protocol on a labelled feature table.
 
     Prediction intervals are made in every fold anew, calibrated on groups of its training rows.
 
@@ -83,6 +98,8 @@ def evaluate_table(  # noqa: PLR0913 - what is evaluated, and how
         protocol: one of `evaluation.protocols.PROTOCOLS`.
         settings: parameters, seed, groups, shares.
         profile: take every asset to have this profile.
+        algorithm: one of `models.algorithms.ALGORITHMS`; the configured one when not said.
+        splits: as `evaluate_protocol` takes them.
         progress: told how many folds are done.
 
     Raises:
@@ -92,8 +109,7 @@ def evaluate_table(  # noqa: PLR0913 - what is evaluated, and how
     training = settings.training
     # one thread for each fold and several folds at a time: threads within a fit wait for each other
     workers = int(training.parameters.get("n_jobs", 1))
-    parameters = {**training.parameters, "n_jobs": 1}
-    fit = booster_fit(view.names, parameters, training.seed)
+    fit = model_fit(view, settings, algorithm)
     return evaluate_protocol(
         table,
         view.names,
@@ -105,6 +121,7 @@ def evaluate_table(  # noqa: PLR0913 - what is evaluated, and how
         progress=progress.within if progress is not None else None,
         workers=max(1, workers),
         fit_bounds=bounds_fit(fit, view.names, settings, profile),
+        splits=splits,
     )
 
 
@@ -130,6 +147,7 @@ def evaluate_protocols(  # noqa: PLR0913 - what is evaluated, and how
     progress: Progress,
     *,
     profile: str | None = None,
+    algorithm: str = CONFIGURED,
 ) -> dict[str, ProtocolResult]:
     """Run protocols one after the other.
 
@@ -143,6 +161,7 @@ def evaluate_protocols(  # noqa: PLR0913 - what is evaluated, and how
         settings: parameters, seed, groups, shares.
         progress: told which protocol is run, and how many folds are done.
         profile: take every asset to have this profile.
+        algorithm: one of `models.algorithms.ALGORITHMS`; the configured one when not said.
 
     Raises:
         DataError: too few rows or assets for a protocol.
@@ -158,7 +177,13 @@ def evaluate_protocols(  # noqa: PLR0913 - what is evaluated, and how
                 results[name] = replace(results["unseen_assets"], protocol=name)
                 continue
         results[name] = evaluate_table(
-            table, view, name, settings, profile=profile, progress=progress
+            table,
+            view,
+            name,
+            settings,
+            profile=profile,
+            algorithm=algorithm,
+            progress=progress,
         )
     return results
 
@@ -186,6 +211,7 @@ def evaluate_source(  # noqa: PLR0913 - all by name: what to evaluate on, and ho
     view: str | None,
     protocol: str,
     profile: str | None,
+    algorithm: str = CONFIGURED,
     leakage: bool,
     progress: Progress,
 ) -> Evaluated:
@@ -199,6 +225,7 @@ def evaluate_source(  # noqa: PLR0913 - all by name: what to evaluate on, and ho
         view: the feature view; the configured one when None.
         protocol: a protocol's name, or `all`.
         profile: take every asset to have this profile.
+        algorithm: one of `models.algorithms.ALGORITHMS`.
         leakage: also look for features that give the label away.
         progress: told what is being done.
 
@@ -224,28 +251,104 @@ def evaluate_source(  # noqa: PLR0913 - all by name: what to evaluate on, and ho
         if strangers and profile is None:
             profile = settings.evaluation.default_profile
             notes.append(
-                f"{len(strangers)} assets have no profile ({', '.join(strangers[:NAMED_ASSETS])}"
-                f"{', …' if len(strangers) > NAMED_ASSETS else ''}); SoH points of all assets are "
-                f"those of profile {profile}, name another with --profile"
+                f"{len(strangers)} assets have no profile ({_named(strangers)}); SoH points "
+                f"of all assets are those of profile {profile}, name another with --profile"
             )
     else:
         progress.step("read cycles, check them, compute features")
         recording = open_source(source or default_source(settings), settings, kinds=chosen.kinds)
         prepared = prepare(recording, chosen, settings)
         table = prepared.table
-        if prepared.set_aside.height:
-            notes.append(
-                f"{prepared.set_aside.height} of {table.height + prepared.set_aside.height} "
-                "discharges were set aside by the quality checks and are not among these"
-            )
+        notes += _set_aside_note(prepared)
     found = None
     if leakage:
         progress.step("look for leakage")
         nominal_ah = nominal_capacities(table, settings, profile)
         found = check_view(table, chosen, recording=recording, nominal_ah=nominal_ah)
     names = PROTOCOLS if protocol == "all" else (protocol,)
-    results = evaluate_protocols(table, chosen, names, settings, progress, profile=profile)
+    results = evaluate_protocols(
+        table, chosen, names, settings, progress, profile=profile, algorithm=algorithm
+    )
     return Evaluated(results, tuple(notes), found)
+
+
+def evaluate_between(  # noqa: PLR0913 - all by name: what to evaluate on, and how
+    settings: Settings,
+    *,
+    train: str,
+    test: str,
+    view: str | None,
+    algorithm: str = CONFIGURED,
+    leakage: bool,
+    progress: Progress,
+) -> Evaluated:
+    """Train on the cycles of one source, test on those of another.
+
+    Args:
+        settings: parameters, seed, limits.
+        train: cycles that train, after the quality checks.
+        test: cycles that are tested, after the quality checks.
+        view: the feature view; the configured one when None.
+        algorithm: one of `models.algorithms.ALGORITHMS`.
+        leakage: also look for features that give the label away, in what trains.
+        progress: told what is being done.
+
+    Raises:
+        DataError: a source cannot be read or used, or a tested cycle trains as well.
+        UnknownAssetError: an asset without a profile.
+    """
+    chosen = get_view(view or settings.training.view)
+    prepared: list[Prepared] = []
+    notes: list[str] = []
+    for source in (train, test):
+        progress.step(f"read {source}, check it, compute features")
+        recording = open_source(source, settings, kinds=chosen.kinds)
+        prepared.append(prepare(recording, chosen, settings))
+        notes += _set_aside_note(prepared[-1], source)
+    known, asked = (one.table for one in prepared)
+    both = known.join(asked, on=FEATURE_KEY, how="semi")
+    if both.height:
+        asset, cycle = both.select(FEATURE_KEY).row(0)
+        raise DataError(
+            f"{both.height} cycles are in {train} and in {test} (such as {asset} {cycle}); a model "
+            "must not be tested on what it was trained on: take their assets out of one of the two"
+        )
+    table = pl.concat([known, asked])
+    split = Split(
+        BETWEEN, np.arange(known.height), np.arange(known.height, known.height + asked.height)
+    )
+    group_of = asset_groups(table["asset_id"], settings.evaluation.groups)
+    trained = {group_of[asset] for asset in known["asset_id"].unique()}
+    companions = [a for a in sorted(asked["asset_id"].unique()) if group_of[a] in trained]
+    if companions:
+        notes.append(
+            f"{_named(companions)} or what was aged together with them trains as well: this does "
+            "not measure batteries never seen"
+        )
+    found = None
+    if leakage:
+        progress.step("look for leakage")
+        nominal_ah = nominal_capacities(known, settings)
+        found = check_view(known, chosen, recording=None, nominal_ah=nominal_ah)
+    progress.step(f"train on {known.height} rows, test on {asked.height}")
+    result = evaluate_table(
+        table, chosen, BETWEEN, settings, algorithm=algorithm, splits=[split], progress=progress
+    )
+    return Evaluated({BETWEEN: result}, tuple(notes), found)
+
+
+def _set_aside_note(prepared: Prepared, source: str = "") -> list[str]:
+    """How many cycles the quality checks set aside, where they did."""
+    aside, kept = prepared.set_aside.height, prepared.table.height
+    if not aside:
+        return []
+    of = f" of {source}" if source else ""
+    told = f"{aside} of {aside + kept} discharges{of} were set aside by the quality checks"
+    return [f"{told} and are not among these"]
+
+
+def _named(assets: Sequence[str]) -> str:
+    return ", ".join(assets[:NAMED_ASSETS]) + ", …" * (len(assets) > NAMED_ASSETS)
 
 
 def _without_profile(table: pl.DataFrame, settings: Settings) -> list[str]:

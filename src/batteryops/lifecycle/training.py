@@ -12,7 +12,7 @@ from batteryops.evaluation.gates import Gate, Verdict, judge
 from batteryops.evaluation.protocol_run import ProtocolResult
 from batteryops.evaluation.protocols import PROTOCOLS
 from batteryops.features.views import matrix
-from batteryops.lifecycle.evaluation import booster_fit, evaluate_protocols, nominal_capacities
+from batteryops.lifecycle.evaluation import evaluate_protocols, model_fit, nominal_capacities
 from batteryops.lifecycle.leakage import PROTOCOL, ViewLeakage, check_view
 from batteryops.lifecycle.preparation import Prepared
 from batteryops.lifecycle.progress import Progress
@@ -107,7 +107,7 @@ def train(prepared: Prepared, settings: Settings, progress: Progress) -> Trained
     training_time_s = time.perf_counter() - started
     progress.step("calibrate intervals on batteries held out; learn what training covers")
     uncertainty = fit_uncertainty(
-        booster_fit(view.names, {**training.parameters, "n_jobs": 1}, training.seed),
+        model_fit(view, settings),
         features,
         labels,
         package_groups(table, settings),

@@ -43,8 +43,9 @@ from batteryops.models.held_out import (
 )
 
 Matrix = NDArray[np.float32]
-Fit = Callable[[Matrix, Floats], Callable[[Matrix], Floats]]
-"""Fits features (n, k) to capacities (n,) in Ah, and gives what predicts."""
+Names = NDArray[np.object_]
+Fit = Callable[[Matrix, Floats, Names], Callable[[Matrix], Floats]]
+"""Fits features (n, k) to capacities (n,) in Ah, told the groups (n,), and gives what predicts."""
 
 NOMINAL: Final = 0.9
 """Share of unseen batteries' measured capacities that intervals are made to hold."""
@@ -153,14 +154,15 @@ def out_of_group_predictions(  # noqa: PLR0913 - data, and how to hold out
     """
     matrix = np.asarray(features, dtype=np.float32)
     target = np.asarray(labels, dtype=np.float64)
-    fold_of = fold_numbers(group_codes(groups, len(matrix)), folds)
+    names = np.asarray(groups, dtype=object)
+    fold_of = fold_numbers(group_codes(names, len(matrix)), folds)
     predicted = np.full(len(matrix), math.nan)
     if fold_of.max() == 0:
         return predicted
 
     def fill(fold: int) -> None:
         out = fold_of == fold
-        predicted[out] = fit(matrix[~out], target[~out])(matrix[out])
+        predicted[out] = fit(matrix[~out], target[~out], names[~out])(matrix[out])
 
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(fill, range(int(fold_of.max()) + 1)))
