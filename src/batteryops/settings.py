@@ -149,6 +149,31 @@ class EvaluationSettings(_Section):
     default_profile: str
 
 
+class FleetSettings(_Section):
+    """What the scorecard of a fleet calls healthy, to be monitored, or a priority."""
+
+    min_soh: Share
+    monitor_soh: Share
+    priority_months: Annotated[float, Field(ge=0)]
+    monitor_months: Annotated[float, Field(ge=0)]
+    temperature_correlation: Annotated[float, Field(gt=0, le=1)]
+    monitor_rise_k: Annotated[float, Field(gt=0)]
+    priority_rise_k: Annotated[float, Field(gt=0)]
+    max_unusable_share: Share
+    min_cycles: Annotated[int, Field(ge=3)]
+
+    @model_validator(mode="after")
+    def _monitoring_comes_first(self) -> Self:
+        for sooner, later, ordered in (
+            ("monitor_soh", "min_soh", self.monitor_soh >= self.min_soh),
+            ("monitor_months", "priority_months", self.monitor_months >= self.priority_months),
+            ("priority_rise_k", "monitor_rise_k", self.priority_rise_k >= self.monitor_rise_k),
+        ):
+            if not ordered:
+                raise ValueError(f"{sooner} is below {later}; a priority is worse than to monitor")
+        return self
+
+
 class RegistrySettings(_Section):
     """Where runs and model versions live."""
 
@@ -194,6 +219,7 @@ class Settings(BaseSettings):
     quality: QualitySettings
     training: TrainingSettings
     evaluation: EvaluationSettings
+    fleet: FleetSettings
     registry: RegistrySettings
     records: RecordsSettings
     serving: ServingSettings

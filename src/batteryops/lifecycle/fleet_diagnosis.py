@@ -36,6 +36,7 @@ from batteryops.lifecycle.trip_mappings import (
     AS_PUBLISHED,
     KINDEST,
     MAPPINGS,
+    TRIP,
     VIEW,
     Mapping,
     as_features,
@@ -93,7 +94,7 @@ def diagnose(
         PackageError, RegistryError: the model cannot be had, or is of another view.
     """
     progress.step("read trips")
-    trips = trip_values(open_source(source, settings, kinds=("trip",)))
+    trips = trip_values(open_source(source, settings, kinds=(TRIP,)))
     progress.step("fit the lab model" if model is None else f"load {model}")
     labs = _labs(settings) if model is None else [_packaged(model, settings)]
     return diagnose_trips(trips, labs, source=source, progress=progress)
@@ -121,7 +122,7 @@ def diagnose_trips(
         for each in labs
         if each.reseeded
     }
-    shown = trips.select("asset_id", "op_index", "rise_k").with_columns(
+    shown = trips.select("asset_id", "op_index", "rise_k", "duration_s").with_columns(
         soh=pl.Series(predicted / LAB_NOMINAL_AH), inside=pl.Series(inside)
     )
     return Diagnosis(

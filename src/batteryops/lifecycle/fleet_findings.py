@@ -7,7 +7,7 @@ from typing import Any, Final
 import polars as pl
 
 from batteryops.evaluation.association import Association
-from batteryops.lifecycle.trip_mappings import Mapping
+from batteryops.lifecycle.trip_mappings import AS_PUBLISHED, Mapping
 
 PUBLISHED: Final = Association(pearson=0.16, spearman=0.22, n=7391)
 """What the source system publishes, predicted SoH against temperature rise."""
@@ -148,7 +148,7 @@ class Diagnosis:
         drivers: per feature, likewise.
         domain: what the domain check says, as published and under the kindest mapping.
         rise: whether the temperature rise is one.
-        trips: `asset_id`, `op_index`, `rise_k`, `soh`, `inside`, for a plot.
+        trips: `asset_id`, `op_index`, `rise_k`, `duration_s`, `soh`, `inside`, for a plot.
     """
 
     source: str
@@ -166,8 +166,13 @@ class Diagnosis:
         return self.mappings[0]
 
     @property
+    def repeated(self) -> tuple[Mapped, ...]:
+        """What the source system did, with each lab model."""
+        return tuple(each for each in self.mappings if each.mapping == AS_PUBLISHED)
+
+    @property
     def closest(self) -> Mapped:
-        """What comes closest to the published numbers."""
+        """What comes closest to what is published; another seed moves it as far as a mapping."""
         return min(self.mappings, key=lambda mapped: mapped.distance)
 
     @property
@@ -224,6 +229,7 @@ class Diagnosis:
             "trips": self.trips.height,
             "published": PUBLISHED.to_json(),
             "as_published": self.as_published.to_json(),
+            "repeated": [mapped.to_json() for mapped in self.repeated],
             "closest": self.closest.to_json(),
             "mappings_with_wrong_sign": self.wrong_signs,
             "mappings": [mapped.to_json() for mapped in self.mappings],

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import product
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 import polars as pl
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from batteryops.errors import DataError
 from batteryops.evaluation.association import MIN_ROWS
 from batteryops.features.views import get_view, matrix
-from batteryops.schema import Recording
+from batteryops.schema import Kind, Recording
 
 VIEW: Final = "discharge_summary"
 """The view whose features the trips' columns resemble by name."""
@@ -20,6 +20,8 @@ Voltage = Literal["pack", "cell of 3.7 V", "cell of 2.27 V"]
 Current = Literal["discharge positive", "discharge negative"]
 Missing = Literal["median", "missing", "zero", "dropped"]
 
+MISSING: Final[tuple[Missing, ...]] = get_args(Missing)
+
 CELL_V: Final[dict[Voltage, float]] = {"cell of 3.7 V": 3.7, "cell of 2.27 V": 2.27}
 """Mean cell voltage that divides a vehicle's median pack voltage: how many cells in series.
 
@@ -27,6 +29,8 @@ The number of cells is not published with the trips. 3.7 V is what a lab's 18650
 average; 2.27 V is the mean of the lowest cell's voltage in the raw record of the same vehicles, as
 the source system's notebook prints it (notebooks/03_real_world_data_exploration.ipynb).
 """
+
+TRIP: Final[Kind] = "trip"
 
 REQUIRED: Final = (
     "duration_s",
@@ -64,11 +68,7 @@ KINDEST: Final = Mapping("cell of 3.7 V", "discharge negative", "median")
 
 MAPPINGS: Final = tuple(
     Mapping(voltage, current, missing)
-    for voltage, current, missing in product(
-        ("pack", "cell of 3.7 V", "cell of 2.27 V"),
-        ("discharge positive", "discharge negative"),
-        ("median", "missing", "zero", "dropped"),
-    )
+    for voltage, current, missing in product(get_args(Voltage), get_args(Current), MISSING)
 )
 
 
@@ -84,7 +84,7 @@ def trip_values(recording: Recording) -> pl.DataFrame:
         DataError: no trips, a column that trip tables have and this does not, or fewer than three
             trips.
     """
-    cycles = recording.cycles.filter(pl.col("kind") == "trip")
+    cycles = recording.cycles.filter(pl.col("kind") == TRIP)
     if cycles.is_empty():
         raise DataError(
             f"{recording.source} has no trips; give a trip table, such as the source chengdu"
