@@ -1,5 +1,6 @@
 """How far to believe answers: intervals and training domain, for a package and for folds."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -9,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from batteryops.evaluation.coverage import Bounds, FitBounds, MakeBounds
-from batteryops.evaluation.protocol_run import Fit
+from batteryops.evaluation.protocol_run import Fit, Predict
 from batteryops.evaluation.protocols import CLOCK, SplitPlan, held_out_groups
 from batteryops.models.domain import Domain, fit_domain, held_out_distances
 from batteryops.models.intervals import Intervals, calibrate, out_of_group_predictions
@@ -63,12 +64,16 @@ def bounds_fit(
 ) -> FitBounds:
     """Intervals for the protocols, as a package trained on the fold's rows would answer them.
 
+    The model without the groups A and B is asked for twice: for A by the fold that tests B, and
+    for B by the fold that tests A. It is fitted once.
+
     Args:
         fit: the model, one thread each.
         names: of the features.
         settings: folds, and which asset has which profile.
         profile: take every asset to have this profile.
     """
+    fit = once_per_rows(fit)
 
     def fit_bounds(
         features: NDArray[np.float32], labels: NDArray[np.float64], groups: NDArray[np.object_]
@@ -104,6 +109,24 @@ def bounds_fit(
         return make_bounds
 
     return fit_bounds
+
+
+def once_per_rows(fit: Fit) -> Fit:
+    """A `fit` that remembers what it gave for the same rows, in the same order, with one answer."""
+    known: dict[bytes, Predict] = {}
+
+    def remembered(
+        features: NDArray[np.float32], labels: NDArray[np.float64], groups: NDArray[np.object_]
+    ) -> Predict:
+        digest = hashlib.sha256(features.tobytes())
+        digest.update(labels.tobytes())
+        digest.update("\n".join(map(str, groups)).encode())
+        key = digest.digest()
+        if key not in known:
+            known[key] = fit(features, labels, groups)
+        return known[key]
+
+    return remembered
 
 
 def package_groups(table: pl.DataFrame, settings: Settings) -> NDArray[np.object_]:

@@ -9,8 +9,9 @@ were off, |y - f(x)| / s(x), is ranked, and the interval of a new row is f(x) -+
 * **The level is calibrated too.** Pooling is right only as groups become many. So the quantile is
   not taken at 90 percent but at the least level at which intervals made from all other groups cover
   90 percent of a left-out group, on average over groups (prepivoting: Beran, Biometrika 74, 1987).
-  Where each group is covered wholly or not at all, that is the ceil(0.9 K)-th of K groups; where
-  groups are alike, it is the 90 percent quantile of all rows.
+  The group that is asked about counts as one more, of unbounded scores, as in conformal ranks.
+  Where each group is covered wholly or not at all, that gives the ceil(0.9 (K + 1))-th of K groups;
+  where groups are alike, the 90 percent quantile of all rows.
 * **Out-of-group residuals** come from cross-fitting in folds of whole groups, centred on the model
   that is fitted on all (the jackknife, in folds and over groups: Barber, Candes, Ramdas and
   Tibshirani, Predictive inference with the jackknife+, Annals of Statistics 49, 2021, section 1;
@@ -51,7 +52,8 @@ NOMINAL: Final = 0.9
 """Share of unseen batteries' measured capacities that intervals are made to hold."""
 
 _LEFT_OUT_FOLDS: Final = 50  # more groups than that are left out several at a time
-_LEVEL_STEPS: Final = 12  # of bisection: the level is found to 0.1 / 2^12
+_LEVEL_STEPS: Final = 16  # of bisection: the level is found to 1 / 2^16
+_ROUNDING: Final = 1e-9  # 0.1 added nine times is not 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Intervals:
         nominal: share of measured capacities that they are made to hold.
         score_ah: half the width at distance zero, Ah; inf where groups are too few to know.
         mean_distance: distance of an ordinary row of a group held out, above 0.
-        level: share of pooled scores at or below `score_ah`.
+        level: share of pooled scores at or below `score_ah`; 1 where that is unbounded.
         n_groups: groups that were held out.
         n_rows: rows of them.
     """
@@ -214,24 +216,43 @@ def calibrate(
     mean_distance = float(weights @ away) or 1.0  # all rows alike: then distance says nothing
     scores = np.abs(residuals) / (1.0 + away / mean_distance)
     level = _level(scores, codes, weights, nominal)
-    score = math.inf if level is None else weighted_quantile(scores, weights, level)
-    return Intervals(
-        nominal, score, mean_distance, 1.0 if level is None else level, n_groups, scores.size
-    )
+    if level is None:
+        return Intervals(nominal, math.inf, mean_distance, 1.0, n_groups, scores.size)
+    score = weighted_quantile(scores, weights, level)
+    return Intervals(nominal, score, mean_distance, level, n_groups, scores.size)
 
 
 def _level(
     scores: Floats, codes: NDArray[np.intp], weights: Floats, nominal: float
 ) -> float | None:
-    """The least level, `nominal` or above, at which left-out groups are covered; None if none."""
-    if _left_out_coverage(scores, codes, weights, 1.0) < nominal:
+    """Share of pooled scores to take in, that left-out groups are covered; None if none is enough.
+
+    What is searched is a share of all groups and the one that is asked about, whose scores are not
+    known: of K groups, (K + 1) / K times that is taken of theirs.
+    """
+    folds = fold_numbers(codes, _LEFT_OUT_FOLDS)
+    n_groups = int(codes.max()) + 1
+    others = n_groups - max(np.unique(codes[folds == fold]).size for fold in np.unique(folds))
+    most = others / (others + 1)  # above it, some left-out group would have no bound
+
+    def coverage(share: float) -> float:
+        return _left_out_coverage(scores, codes, folds, weights, share)
+
+    if coverage(most) < nominal - _ROUNDING:
         return None
-    low, high = nominal, 1.0
-    if _left_out_coverage(scores, codes, weights, low) >= nominal:
-        return low
+    least = _boundary(lambda share: coverage(share) >= nominal - _ROUNDING, 0.0, most)
+    reached = coverage(least) + _ROUNDING
+    # all shares up to where more would be covered say the same of the groups: take the widest
+    widest = _boundary(lambda share: coverage(share) > reached, least, most)
+    share = widest if coverage(widest) <= reached else widest - most / 2**_LEVEL_STEPS
+    return max(least, share) * (n_groups + 1) / n_groups
+
+
+def _boundary(holds: Callable[[float], bool], low: float, high: float) -> float:
+    """Where `holds` turns from False to True between two shares; `high` where it never does."""
     for _ in range(_LEVEL_STEPS):
         middle = 0.5 * (low + high)
-        if _left_out_coverage(scores, codes, weights, middle) >= nominal:
+        if holds(middle):
             high = middle
         else:
             low = middle
@@ -239,13 +260,18 @@ def _level(
 
 
 def _left_out_coverage(
-    scores: Floats, codes: NDArray[np.intp], weights: Floats, level: float
+    scores: Floats,
+    codes: NDArray[np.intp],
+    folds: NDArray[np.intp],
+    weights: Floats,
+    share: float,
 ) -> float:
     """Share of a group's scores below the quantile of the others', mean over groups."""
-    folds = fold_numbers(codes, _LEFT_OUT_FOLDS)
     covered = 0.0
     for fold in range(int(folds.max()) + 1):
         out = folds == fold
+        known = np.unique(codes[~out]).size
+        level = min(1.0, share * (known + 1) / known)
         quantile = weighted_quantile(scores[~out], weights[~out], level)
         covered += float(weights[out] @ (scores[out] <= quantile))
     return covered
