@@ -1,11 +1,14 @@
 """The prediction log keeps what it was given, durably, all or nothing."""
 
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -155,3 +158,50 @@ def test_a_number_that_is_not_finite_is_refused(bad: float) -> None:
     for changes in ({"capacity_ah": bad}, {"soh": bad}, {"features": {"a": bad}}):
         with pytest.raises(RecordsError, match="expected a finite number"):
             record(**changes)
+
+
+def test_what_puts_an_input_outside_of_the_domain_is_kept(log: PredictionLog) -> None:
+    written = record(
+        status="out_of_domain",
+        outside=("discharge_time_s", "voltage_V_mean"),
+        outside_jointly=True,
+    )
+    log.append([written])
+    assert log.get(written.prediction_id) == written
+
+
+def test_a_status_without_its_cause_or_a_cause_without_its_status_is_refused() -> None:
+    with pytest.raises(RecordsError, match="no feature outside"):
+        record(status="out_of_domain")
+    with pytest.raises(RecordsError, match="status ok with discharge_time_s outside"):
+        record(outside=("discharge_time_s",))
+
+
+def test_an_interval_that_is_upside_down_is_refused() -> None:
+    with pytest.raises(RecordsError, match="the lower end first"):
+        record(capacity_low_ah=1.9, capacity_high_ah=1.8)
+
+
+def test_answers_from_before_intervals_are_kept_and_say_that_nothing_is_known(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "predictions.db"
+    url = f"sqlite:///{file}"
+    with PredictionLog(url) as log:
+        log.append([record(prediction_id="old")])
+    newer = ("capacity_low_ah", "capacity_high_ah", "status", "outside", "outside_jointly")
+    with closing(sqlite3.connect(file)) as connection:  # as the first migration left it
+        for column in newer:
+            connection.execute(f"ALTER TABLE predictions DROP COLUMN {column}")
+        [[table]] = connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE '%version%'"
+        ).fetchall()
+        connection.execute(f"UPDATE {table} SET version_num = 'p0001'")  # noqa: S608 - our own name
+        connection.commit()
+    with PredictionLog(url) as log:
+        old = log.get("old")
+        assert old is not None
+        assert (old.capacity_low_ah, old.capacity_high_ah) == (None, None)
+        assert (old.status, old.outside, old.outside_jointly) == ("unknown", (), False)
+        log.append([record(prediction_id="new")])
+        assert log.count() == 2

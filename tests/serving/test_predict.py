@@ -70,6 +70,60 @@ def test_an_answer_holds_capacity_soh_and_who_answered(
     }
 
 
+def test_an_answer_carries_its_interval_and_says_that_it_is_inside_the_training_domain(
+    client: TestClient, body: dict[str, object], log: PredictionLog
+) -> None:
+    answer = client.post("/predict", json=body).json()
+    assert answer["status"] == "ok"
+    assert answer["domain"] == {"features": [], "joint": False}
+    assert answer["interval"]["low_ah"] < answer["capacity_ah"] < answer["interval"]["high_ah"]
+    assert answer["interval"]["nominal"] == 0.9
+    record = log.get(answer["prediction_id"])
+    assert record is not None
+    assert record.status == "ok"
+    assert (record.capacity_low_ah, record.capacity_high_ah) == (
+        answer["interval"]["low_ah"],
+        answer["interval"]["high_ah"],
+    )
+
+
+def test_outside_of_the_training_domain_no_number_is_given_and_the_cause_is_named(
+    client: TestClient, body: dict[str, object], log: PredictionLog
+) -> None:
+    answer = client.post("/predict", json=body | {"temperature_C_max": 61.0}).json()
+    assert answer["status"] == "out_of_domain"
+    assert (answer["soh"], answer["capacity_ah"]) == (None, None)
+    assert answer["domain"]["features"] == ["temperature_C_max"]
+    assert answer["interval"] == {"low_ah": 0.0, "high_ah": 2.5, "nominal": 0.9}  # the profile's
+    record = log.get(answer["prediction_id"])
+    assert record is not None
+    assert (record.status, record.outside) == ("out_of_domain", ("temperature_C_max",))
+    assert 1.0 < record.capacity_ah < 2.5  # what the model said is kept, to be judged later
+
+
+def test_a_server_that_is_set_to_gives_the_number_beside_its_status(
+    model: ServedModel, log: PredictionLog, settings: Settings, body: dict[str, object]
+) -> None:
+    serving = settings.serving.model_copy(update={"out_of_domain": "give"})
+    client = TestClient(create_app(model, log, settings.model_copy(update={"serving": serving})))
+    answer = client.post("/predict", json=body | {"temperature_C_max": 61.0}).json()
+    assert answer["status"] == "out_of_domain"
+    assert answer["soh"] == answer["capacity_ah"] / 2.0
+
+
+def test_the_page_of_the_interface_shows_both_kinds_of_answer(client: TestClient) -> None:
+    page = client.get("/openapi.json").json()
+    shown = page["paths"]["/predict"]["post"]["responses"]["200"]["content"]["application/json"]
+    inside, outside = (example["value"] for example in shown["examples"].values())
+    assert (inside["status"], outside["status"]) == ("ok", "out_of_domain")
+    assert outside["capacity_ah"] is None
+    assert (
+        set(inside)
+        == set(outside)
+        == set(page["components"]["schemas"]["Prediction"]["properties"])
+    )
+
+
 def test_the_answer_is_in_the_log_with_all_that_led_to_it(
     client: TestClient, body: dict[str, object], log: PredictionLog, package: ModelPackage
 ) -> None:
