@@ -9,6 +9,7 @@ from batteryops.cli import terminal
 from batteryops.cli.options import Config, Home, Json, Source, View, settings_of
 
 if TYPE_CHECKING:
+    from batteryops.evaluation.metrics import Interval
     from batteryops.lifecycle.compression import Compression
 
 
@@ -67,8 +68,8 @@ def show_accuracy(found: "Compression") -> None:
                     terminal.styled("" if position else protocol, "bold"),
                     one.variant.name,
                     metrics.mae_ah,
-                    f"{change.mae_ah:+.2g}" if change else "",
-                    f"{change.interval.low:+.2g} to {change.interval.high:+.2g}" if change else "",
+                    f"{1000 * change.mae_ah:+.2g}" if change else "",
+                    between(change.interval) if change else "",
                     metrics.rmse_ah,
                     metrics.r2,
                     f"{metrics.worst_asset} {metrics.worst_asset_mae_ah:.3g}",
@@ -176,6 +177,11 @@ def show_notes(found: "Compression") -> None:
         label="note",
         style="yellow",
     )
+
+
+def between(interval: "Interval") -> str:
+    """Both ends in mAh, with their signs."""
+    return f"{1000 * interval.low:+.2g} to {1000 * interval.high:+.2g}"
 
 
 def kilobytes(size: int) -> float:
