@@ -46,7 +46,8 @@ def test_three_tables_name_every_variant_and_say_what_float16_does_not_save(
     assert "size" in told.out
     assert "speed" in told.out
     assert "store every leaf as float32" in told.err
-    assert "chosen in 1 folds of random" in told.err
+    assert "random, folds that chose each, of 1: " in told.err
+    assert "to full, mAh" in told.out
 
 
 def test_json_is_one_document_with_all_protocols(

@@ -82,8 +82,8 @@ def show_accuracy(found: "Compression") -> None:
             "protocol",
             "variant",
             "MAE Ah",
-            "to full",
-            "interval",
+            "to full, mAh",
+            "interval, mAh",
             "RMSE Ah",
             "R2",
             "worst asset, MAE Ah",
@@ -166,7 +166,8 @@ def show_notes(found: "Compression") -> None:
     terminal.say(f"on all rows the five best features are {', '.join(few.features)}")
     for protocol, evaluated in few.evaluated.items():
         told = ", ".join(f"{name} {count}" for name, count in evaluated.chosen.items())
-        terminal.say(f"chosen in {len(evaluated.result.folds)} folds of {protocol}: {told}")
+        folds = len(evaluated.result.folds)
+        terminal.say(f"{protocol}, folds that chose each, of {folds}: {told}")
     terminal.say(
         f"float16 leaves moved a prediction by at most {half.rounding_ah:.2g} Ah, and can move "
         f"none by more than {half.rounding_bound_ah:.2g} Ah"
