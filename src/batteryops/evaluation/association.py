@@ -23,7 +23,8 @@ class Association:
     """Two correlations between the same two numbers.
 
     Args:
-        pearson: of the values, -1 to 1; NaN where one of them does not vary.
+        pearson: of the values, -1 to 1; NaN where one of them does not vary, or of fewer than
+            three rows.
         spearman: of their ranks, likewise.
         n: rows.
     """
@@ -41,7 +42,7 @@ def associate(x: ArrayLike, y: ArrayLike) -> Association:
     """Pearson's and Spearman's correlation over the rows where both numbers are finite.
 
     Raises:
-        DataError: when the shapes disagree or fewer than three rows are left.
+        DataError: when the shapes disagree.
 
     Examples:
         >>> associate([1.0, 2.0, 3.0, 4.0], [1.0, 4.0, 9.0, 16.0]).spearman
@@ -52,10 +53,6 @@ def associate(x: ArrayLike, y: ArrayLike) -> Association:
         raise DataError(f"shapes {left.shape} and {right.shape}; expected n numbers of each")
     known = np.isfinite(left) & np.isfinite(right)
     left, right = left[known], right[known]
-    if len(left) < MIN_ROWS:
-        raise DataError(
-            f"{len(left)} rows have both numbers; a correlation needs {MIN_ROWS} or more"
-        )
     return Association(_pearson(left, right), _pearson(rankdata(left), rankdata(right)), len(left))
 
 
@@ -143,7 +140,7 @@ def _rest(values: Floats, others: list[Floats]) -> Floats:
 
 
 def _pearson(x: Floats, y: Floats) -> float:
-    if x.min() == x.max() or y.min() == y.max():
+    if len(x) < MIN_ROWS or x.min() == x.max() or y.min() == y.max():
         return math.nan
     return float(pearsonr(x, y).statistic)
 

@@ -18,7 +18,7 @@ import xgboost as xgb
 from numpy.typing import NDArray
 
 from batteryops.errors import DataError
-from batteryops.evaluation.association import MIN_ROWS, Association, associate
+from batteryops.evaluation.association import associate
 from batteryops.features.files import read_feature_table
 from batteryops.features.views import FeatureView, get_view, matrix
 from batteryops.lifecycle.fleet_findings import (
@@ -36,7 +36,6 @@ from batteryops.lifecycle.trip_mappings import (
     AS_PUBLISHED,
     KINDEST,
     MAPPINGS,
-    TRIP,
     VIEW,
     Mapping,
     as_features,
@@ -45,7 +44,7 @@ from batteryops.lifecycle.trip_mappings import (
 from batteryops.lifecycle.uncertainty import package_groups
 from batteryops.models import boosting
 from batteryops.models.domain import Domain, fit_domain
-from batteryops.schema import LABEL
+from batteryops.schema import LABEL, Kind
 from batteryops.settings import Settings
 
 PUBLISHED_TABLE: Final = "nasa_feature_matrix.csv"
@@ -53,6 +52,9 @@ PUBLISHED_TABLE: Final = "nasa_feature_matrix.csv"
 
 LAB_NOMINAL_AH: Final = 2.0
 """Of the NASA cells; turns the model's answer to a share, which changes no correlation."""
+
+READ: Final[tuple[Kind, ...]] = ("trip", "discharge")
+"""Discharges too, so that a source of these is told that it has no trips."""
 
 SEEDS: Final = 5
 """How many models, each with another seed, say how exact a repetition can be at all."""
@@ -94,7 +96,7 @@ def diagnose(
         PackageError, RegistryError: the model cannot be had, or is of another view.
     """
     progress.step("read trips")
-    trips = trip_values(open_source(source, settings, kinds=(TRIP,)))
+    trips = trip_values(open_source(source, settings, kinds=READ))
     progress.step("fit the lab model" if model is None else f"load {model}")
     labs = _labs(settings) if model is None else [_packaged(model, settings)]
     return diagnose_trips(trips, labs, source=source, progress=progress)
@@ -179,12 +181,10 @@ def _packaged(model: str, settings: Settings) -> Lab:
 def _mapped(lab: Lab, mapping: Mapping, trips: pl.DataFrame) -> Mapped:
     features = as_features(trips, mapping)
     kept = ~np.isnan(features).all(axis=1)
-    if kept.sum() < MIN_ROWS:
-        nothing = Association(math.nan, math.nan, int(kept.sum()))
-        return Mapped(lab.name, mapping, nothing, math.nan)
-    predicted = boosting.predict(lab.booster, features[kept])
-    found = associate(predicted, trips["rise_k"].to_numpy()[kept])
-    return Mapped(lab.name, mapping, found, float(np.median(predicted)) / LAB_NOMINAL_AH)
+    predicted = np.where(kept, boosting.predict(lab.booster, features), np.nan)
+    found = associate(predicted, trips["rise_k"].to_numpy())
+    median_soh = float(np.median(predicted[kept])) / LAB_NOMINAL_AH if kept.any() else math.nan
+    return Mapped(lab.name, mapping, found, median_soh)
 
 
 def _verdict(domain: Domain, trips: pl.DataFrame, mapping: Mapping) -> DomainVerdict:
@@ -248,11 +248,8 @@ def _rise(trips: pl.DataFrame) -> Rise:
 def _per_vehicle(shown: pl.DataFrame) -> pl.DataFrame:
     rows = []
     for (asset,), own in shown.group_by("asset_id", maintain_order=True):
-        known = own.height >= MIN_ROWS
-        found = associate(own["soh"], own["rise_k"]).to_json() if known else {}
-        rows.append(
-            (asset, own.height, found.get("pearson"), found.get("spearman"), own["inside"].sum())
-        )
+        found = associate(own["soh"], own["rise_k"]).to_json()
+        rows.append((asset, own.height, found["pearson"], found["spearman"], own["inside"].sum()))
     schema = {
         "asset_id": pl.String,
         "trips": pl.Int64,

@@ -195,8 +195,7 @@ class Diagnosis:
         if blindfolded:
             told.append(
                 f"{', '.join(blindfolded)}: no trip's value lies in the range that training saw, "
-                "so that every trip falls on the same side of every split; the feature says "
-                "nothing."
+                "so that every trip falls on one side of every split and nothing is told by it."
             )
         steering = max(
             (d for d in self.drivers if math.isfinite(d.with_prediction)),

@@ -141,8 +141,8 @@ def as_features(trips: pl.DataFrame, mapping: Mapping) -> NDArray[np.float32]:
         >>> as_features(trip, AS_PUBLISHED)[1].tolist()
         [407.0, 10.0, 31.0, 31.0, 60.0, 8.0, 130.0]
         >>> per_cell = Mapping("cell of 3.7 V", "discharge negative", "missing")
-        >>> as_features(trip, per_cell)[1, :2].round(2).tolist()
-        [3.7, -10.0]
+        >>> as_features(trip, per_cell)[1, :2]
+        array([ 3.7, -10. ], dtype=float32)
     """
     view = get_view(VIEW)
     volts = pl.col("voltage_v")
