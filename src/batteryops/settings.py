@@ -149,6 +149,14 @@ class EvaluationSettings(_Section):
     default_profile: str
 
 
+class TournamentSettings(_Section):
+    """How algorithms are compared, and how many of the best are combined."""
+
+    folds: Annotated[int, Field(ge=2)]
+    inner_folds: Annotated[int, Field(ge=2)]
+    combined: Annotated[int, Field(ge=1)]
+
+
 class FleetSettings(_Section):
     """What the scorecard of a fleet calls healthy, to be monitored, or a priority."""
 
@@ -219,6 +227,7 @@ class Settings(BaseSettings):
     quality: QualitySettings
     training: TrainingSettings
     evaluation: EvaluationSettings
+    tournament: TournamentSettings
     fleet: FleetSettings
     registry: RegistrySettings
     records: RecordsSettings

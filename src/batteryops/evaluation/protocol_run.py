@@ -51,9 +51,11 @@ if TYPE_CHECKING:
 Matrix = NDArray[np.float32]
 Predict = Callable[[Matrix], Floats]
 Fit = Callable[[Matrix, Floats, Names], Predict]
-"""Fits features (n, k), NaN where missing, to capacities (n,) in Ah, told the groups (n,); gives what
-predicts. Assets that were aged together, as the protocol has it, are one group: what holds out
-rows of its own holds out whole groups."""
+"""Fits features (n, k), NaN where missing, to capacities (n,) in Ah; gives what predicts.
+
+It is told the groups (n,): assets that were aged together, as the protocol has it, are one. What
+holds out rows of its own holds out whole groups.
+"""
 
 Progress = Callable[[int, int], None]
 

@@ -50,9 +50,13 @@ def model_fit(view: FeatureView, settings: Settings, algorithm: str = CONFIGURED
     Raises:
         SettingsError: when there is no such algorithm.
     """
+    return get_algorithm(algorithm).make(task_of(view, settings), {})
+
+
+def task_of(view: FeatureView, settings: Settings) -> Task:
+    """What algorithms are told of a view, and of the configuration."""
     training = settings.training
-    task = Task(view.names, view.trends, training.parameters, training.seed)
-    return get_algorithm(algorithm).make(task, {})
+    return Task(view.names, view.trends, training.parameters, training.seed)
 
 
 def nominal_capacities(
