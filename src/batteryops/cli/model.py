@@ -238,6 +238,7 @@ def versions(config: Config = None, home: Home = None, as_json: Json = False) ->
             ]
             for version in found
         ],
+        spare=["created"],
     )
 
 
@@ -264,6 +265,8 @@ def promote(
         stands = "archived" if to == "champion" else "a candidate again"
         before = f"; version {promoted.replaced} is {stands}" if promoted.replaced else ""
         terminal.say(f"version {version} is @{to}{before} (ledger line {promoted.entry.sequence})")
+        if to == "champion":
+            terminal.say("a server that is running answers with it once it is started again")
 
 
 def show_results(results: "Iterable[ProtocolResult]") -> None:
@@ -276,7 +279,7 @@ def show_results(results: "Iterable[ProtocolResult]") -> None:
                 terminal.styled(result.protocol, "bold"),
                 terminal.styled("model", "bold"),
                 result.metrics.mae_ah,
-                f"{interval.low:.4g} to {interval.high:.4g}",
+                f"{interval.low:.3g} to {interval.high:.3g}",
                 result.metrics.mae_soh_points,
                 result.metrics.rmse_ah,
                 result.metrics.r2,
@@ -288,7 +291,7 @@ def show_results(results: "Iterable[ProtocolResult]") -> None:
         rows.extend(
             [
                 "",
-                terminal.styled(name, "dim"),
+                terminal.styled(name.replace("_", " "), "dim"),
                 metrics.mae_ah,
                 "",
                 metrics.mae_soh_points,
@@ -315,6 +318,7 @@ def show_results(results: "Iterable[ProtocolResult]") -> None:
             "test rows",
         ],
         rows,
+        spare=["RMSE Ah", "train rows", "MAE SoH points", "test rows", "worst asset, MAE Ah"],
     )
 
 
@@ -337,6 +341,7 @@ def show_verdict(verdict: "Verdict") -> None:
             ]
             for gate in verdict.results
         ],
+        spare=["reason", "gate"] if verdict.passed else ["metric", "protocol", "limit", "value"],
     )
 
 
