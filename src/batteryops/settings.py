@@ -27,6 +27,7 @@ from pydantic_settings import SettingsError as EnvironmentSyntaxError
 
 from batteryops.errors import SettingsError, UnknownAssetError
 from batteryops.schema import Profile
+from batteryops.urls import masked
 
 CONFIG_NAME: Final = "production.yaml"
 
@@ -362,7 +363,7 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:  # noqa
 def _told(problem: Mapping[str, Any]) -> str:
     """One problem that pydantic found: where, what, and what was given where that is short."""
     where = ".".join(map(str, problem["loc"])) or "configuration"
-    given = repr(problem["input"])
+    given = masked(repr(problem["input"]))  # a URL under a misspelt key, say
     shown = f" (given {given})" if problem["loc"] and len(given) <= _GIVEN_LENGTH else ""
     return f"{where}: {problem['msg']}{shown}"
 
