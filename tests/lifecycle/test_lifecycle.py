@@ -2,6 +2,7 @@
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from batteryops.features.views import get_view
 from batteryops.lifecycle.doctor import masked
 from batteryops.lifecycle.evaluation import evaluate_protocols
 from batteryops.lifecycle.loading import load_model, open_registry
-from batteryops.lifecycle.preparation import check_source, ingest, prepare
+from batteryops.lifecycle.preparation import check_source, ingest, ingest_recording, prepare
 from batteryops.lifecycle.promotion import promote
 from batteryops.lifecycle.ranges import count_out_of_range
 from batteryops.lifecycle.sources import default_source, open_source, source_note
@@ -22,7 +23,7 @@ from batteryops.lifecycle.training import train
 from batteryops.records.ledger import Ledger
 from batteryops.registry.mlflow_tracking import ModelRegistry
 from batteryops.settings import Settings, load_settings
-from batteryops.telemetry import Lake
+from batteryops.telemetry import Lake, read
 
 
 @pytest.fixture
@@ -95,6 +96,28 @@ def test_an_asset_without_a_profile_is_refused_before_anything_is_written(
     with pytest.raises(UnknownAssetError, match="has no profile"):
         ingest(str(stranger), settings)
     assert not settings.home.exists()
+
+
+def test_a_refusal_names_the_unit_once_however_many_assets_have_it(
+    settings: Settings, fleet_file: Path
+) -> None:
+    fleet = read(fleet_file)
+    flipped = replace(fleet, samples=fleet.samples.with_columns(-pl.col("current_a")))
+    with pytest.raises(DataError) as refused:
+        ingest_recording(flipped, settings)
+    told = str(refused.value)
+    assert told.count("multiply by -1") == 1
+    assert f"and {len(fleet.asset_ids) - 1} more asset" in told
+    assert "set aside" not in told  # the unit is the whole reason
+
+
+def test_a_refusal_says_why_most_cycles_were_set_aside(
+    settings: Settings, fleet_file: Path
+) -> None:
+    fleet = read(fleet_file)
+    stubs = replace(fleet, samples=fleet.samples.filter(pl.col("time_s") < 60.0))
+    with pytest.raises(DataError, match=r"for crashed run, such as: .*data check"):
+        ingest_recording(stubs, settings)
 
 
 def test_rows_that_train_and_rows_set_aside_are_all_rows(
