@@ -214,6 +214,7 @@ GATES_SHOWN = {True: ("passed", "green"), False: ("failed", "red"), None: ("unkn
 def versions(config: Config = None, home: Home = None, as_json: Json = False) -> None:
     """List the registered versions, where each stands, and what it measured."""
     from batteryops.lifecycle.loading import open_registry
+    from batteryops.urls import masked
 
     settings = settings_of(config, home)
     found = open_registry(settings).versions()
@@ -221,7 +222,8 @@ def versions(config: Config = None, home: Home = None, as_json: Json = False) ->
         terminal.print_json([version.to_json() for version in found])
         return
     if not found:
-        terminal.say(f"{settings.tracking_uri} has no version yet; `batteryops train` makes one")
+        where = masked(settings.tracking_uri)
+        terminal.say(f"{where} has no version yet; `batteryops train` makes one")
         return
     terminal.table(
         f"versions of {settings.registry.model_name}",

@@ -36,9 +36,9 @@ def doctor(config: Config = None, home: Home = None, as_json: Json = False) -> N
                 [
                     check.store,
                     check.where,
-                    terminal.styled("reachable", "green")
+                    terminal.styled("in order", "green")
                     if check.reachable
-                    else terminal.styled("NOT reachable", "red"),
+                    else terminal.styled("NOT in order", "red"),
                     check.message,
                 ]
                 for check in examined.checks
