@@ -368,3 +368,12 @@ def test_a_lake_copied_without_its_lock_can_be_read(tmp_path: Path) -> None:
     assert lake.read().asset_ids == ["EV-1"]
     with pytest.raises(DataError, match="no cycle of the kinds asked for"):
         lake.read(kinds=["charge"])
+
+
+def test_a_lake_of_an_older_form_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    lake.write(recording(("EV-1", 1, [4.0])))
+    [cycles] = tmp_path.glob("cycles/*/part-0.parquet")
+    pl.read_parquet(cycles).drop("samples_part").write_parquet(cycles)
+    with pytest.raises(DataError, match="older form of the lake; delete .* and ingest"):
+        lake.read()

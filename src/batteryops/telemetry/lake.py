@@ -238,6 +238,8 @@ class Lake:
 
 def _stored(path: Path) -> pl.DataFrame:
     table = read_table(path, remedy=_REMEDY)
+    if _SAMPLES_PART not in table.columns:
+        raise DataError(f"{path} names no file of samples: an older form of the lake; {_REMEDY}")
     conform(table, _STORED_CYCLES, what=str(path))
     if table[_SAMPLES_PART].n_unique() != 1 or table[_SAMPLES_PART].has_nulls():
         raise DataError(f"{path}: {_SAMPLES_PART} does not name one file; {_REMEDY}")
