@@ -14,6 +14,9 @@ export BATTERYOPS_DATA := $(abspath ../shared/data)
 endif
 endif
 
+# threads that wait must not keep a core from those that work; the command line sets it for itself
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format bench results docs lock clean
 

@@ -1,5 +1,6 @@
 """File < environment < flags; and what a wrong setting is told."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,14 @@ def test_settings_cannot_be_changed() -> None:
         ("BATTERYOPS_SERVING__PORT", "abc", r"serving\.port: .*valid integer.*'abc'"),
         ("BATTERYOPS_SERVING__PORT", "70000", r"serving\.port: .*65535"),
         ("BATTERYOPS_EVALUATION__TEST_SHARE", "1.5", r"evaluation\.test_share: .*less than 1"),
-        ("BATTERYOPS_QUALITY__TYPO", "1", r"quality\.TYPO: Extra inputs|quality\.typo: Extra"),
+        ("BATTERYOPS_TRAINING__PARAMETERS__N_JOBS", "two", r"n_jobs is 'two'.*PARAMETERS__N_JOBS"),
+        ("BATTERYOPS_QUALITY__TYPO", "1", r"BATTERYOPS_QUALITY__TYPO is no setting"),
+        ("BATTERYOPS_HMOE", "x", r"BATTERYOPS_HMOE is no setting; did you mean BATTERYOPS_HOME\?"),
+        ("BATTERYOPS_SERVING_PORT", "1", r"did you mean BATTERYOPS_SERVING__PORT\?"),
+        ("BATTERYOPS_HOME__X", "1", r"BATTERYOPS_HOME__X is no setting"),
+        ("BATTERYOPS_SERVING", '{"port": ', r"variable BATTERYOPS_SERVING: no valid JSON"),
+        ("BATTERYOPS_TRAINING__GATES", "[{", r"variable BATTERYOPS_TRAINING__GATES: no valid JSON"),
+        ("BATTERYOPS_SERVING", "[1]", r"serving: .*valid dictionary.*BATTERYOPS_SERVING"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_was_given(
@@ -104,3 +112,61 @@ def test_the_configuration_is_found_from_another_folder(
     monkeypatch.setenv("BATTERYOPS_CONFIG", "absent.yaml")
     with pytest.raises(SettingsError, match=r"looked for absent\.yaml"):
         find_config()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"home: [1,\n b: }", "cannot be read as YAML"),
+        (b"- home\n- data\n", "holds a list; expected settings by name"),
+        (b"\x89PNG\r\n\x1a\n\xff", "cannot be read as YAML"),
+        (b"1: 2\n", "1 is no setting's name"),
+        (b"home: a\ndata: b\nhome: c\n", "home is given 2 times"),
+        (b"serving:\n  port: 1\n  port: 2\n", "port is given 2 times in the part from line 2"),
+        (b"a: " + b"[" * 5000, "cannot be read as YAML"),
+        (b"", "environment is missing; home is missing"),
+    ],
+)
+def test_a_file_that_holds_no_settings_is_told(tmp_path: Path, content: bytes, told: str) -> None:
+    config = tmp_path / "wrong.yaml"
+    config.write_bytes(content)
+    with pytest.raises(SettingsError, match=rf"wrong\.yaml.*{told}"):
+        load_settings(config)
+
+
+def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATTERYOPS_DATA", "")
+    assert load_settings().data is None
+
+
+def gate(limit: str) -> dict[str, str]:
+    return {"name": "g", "protocol": "random", "metric": "mae_ah", "limit": limit}
+
+
+@pytest.mark.parametrize("limit", ["<1", "<= -1", "> .5", ">= 1e-3", "< 2.", "< ridge", "< k_nn"])
+def test_a_limit_is_an_operator_and_a_number_or_a_baseline(
+    monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setenv("BATTERYOPS_TRAINING__GATES", json.dumps([gate(limit)]))
+    assert load_settings().training.gates[0].limit == limit
+
+
+@pytest.mark.parametrize(
+    "limit", ["", "1", "== 1", "< 1 2", "< 0x10", "< 1_000", "< ridge_", "< nan", "< inf", "< 1\n"]
+)
+def test_any_other_limit_is_refused(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    monkeypatch.setenv("BATTERYOPS_TRAINING__GATES", json.dumps([gate(limit)]))
+    with pytest.raises(SettingsError, match=r"gates\.0\.limit: expected <, <=, > or >= and"):
+        load_settings()
+
+
+def test_two_gates_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATTERYOPS_TRAINING__GATES", json.dumps([gate("< 1"), gate("< 2")]))
+    with pytest.raises(SettingsError, match="2 gates are named 'g'"):
+        load_settings()
+
+
+def test_a_default_profile_must_be_declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATTERYOPS_EVALUATION__DEFAULT_PROFILE", "none_such")
+    with pytest.raises(SettingsError, match="default_profile 'none_such' is not among"):
+        load_settings()

@@ -1,6 +1,7 @@
 """Files read and written with clear refusals: whole tables, and replacement in one step."""
 
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,9 +38,18 @@ def refuse_empty(path: Path, *, remedy: str = REMEDY) -> None:
     Raises:
         DataError: naming the file.
     """
-    if not path.is_file():
-        raise DataError(f"{path} does not exist; expected a file there")
-    if path.stat().st_size == 0:
+    try:
+        found = path.stat()
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        if isinstance(error, FileNotFoundError):
+            raise DataError(f"{path} does not exist; expected a file there") from error
+        raise DataError(
+            f"{path} cannot be looked at ({getattr(error, 'strerror', None) or error}); "
+            "expected a file there"
+        ) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError(f"{path} is a folder or a device; expected a file there")
+    if found.st_size == 0:
         raise DataError(f"{path}: the file is empty (0 bytes); {remedy}")
 
 

@@ -1,7 +1,10 @@
 """One frozen Settings object: config/production.yaml < environment BATTERYOPS_* < flags."""
 
+import difflib
 import fnmatch
+import json
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +30,7 @@ from pydantic_settings import SettingsError as EnvironmentSyntaxError
 
 from batteryops.errors import SettingsError, UnknownAssetError
 from batteryops.schema import Profile
+from batteryops.urls import masked
 
 CONFIG_NAME: Final = "production.yaml"
 
@@ -37,6 +41,11 @@ CONFIG_VARIABLE: Final = f"{PREFIX}CONFIG"
 
 WORD_PARAMETERS: Final = frozenset({"tree_method", "grow_policy", "device"})
 """Training parameters that are words; all others are numbers."""
+
+_LIMIT: Final = re.compile(
+    r"(<=?|>=?)\s*(?!(nan|inf|infinity)$)"  # those are no numbers to pass, nor baselines
+    r"([-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?|[a-z]+(_[a-z]+)*)"
+)
 
 _GIVEN_LENGTH: Final = 100  # what was given is shown up to here
 
@@ -94,13 +103,16 @@ class GateSettings(_Section):
     name: str
     protocol: str
     metric: str
-    limit: Annotated[
-        str,
-        Field(
-            pattern=r"^(<|<=|>|>=)\s*"
-            r"([-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?|[a-z]+(_[a-z]+)*)$"
-        ),
-    ]
+    limit: str
+
+    @field_validator("limit")
+    @classmethod
+    def _is_a_limit(cls, limit: str) -> str:
+        if not _LIMIT.fullmatch(limit):
+            raise ValueError(
+                "expected <, <=, > or >= and a number or the name of a baseline, as in '< 0.02'"
+            )
+        return limit
 
 
 class TrainingSettings(_Section):
@@ -387,9 +399,10 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:  # noqa
     try:
         return FromFile(**given)
     except EnvironmentSyntaxError as error:
+        broken = ", ".join(variable for variable in _variables() if not _is_readable(variable))
         raise SettingsError(
-            f"environment {PREFIX}*: {error}; a section or a list is given as JSON, one key as "
-            f"{PREFIX}SERVING__PORT=9000"
+            f"environment variable {broken}: no valid JSON; a section or a list is given as JSON, "
+            f"one key as {PREFIX}SERVING__PORT=9000"
         ) from error
     except ValidationError as error:
         problems = "; ".join(_told(problem) for problem in error.errors())
@@ -399,16 +412,25 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:  # noqa
 def _told(problem: Mapping[str, Any]) -> str:
     """One problem that pydantic found: where, what, and what was given where that is short."""
     where = ".".join(map(str, problem["loc"])) or "configuration"
-    given = repr(problem["input"])
+    if problem["type"] == "missing":
+        return f"{where} is missing"
+    given = masked(repr(problem["input"]))  # a URL under a misspelt key, say
     shown = f" (given {given})" if problem["loc"] and len(given) <= _GIVEN_LENGTH else ""
-    return f"{where}: {problem['msg']}{shown}"
+    path = [str(part).lower() for part in problem["loc"]]
+    variables = [
+        variable
+        for variable in _variables()
+        if path and all(a == b for a, b in zip(_keys(variable), path, strict=False))
+    ]
+    source = f", as {' and '.join(variables)} has it" if variables else ""
+    return f"{where}: {problem['msg'].removeprefix('Value error, ')}{shown}{source}"
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise SettingsError(f"configuration file {path} does not exist")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506, it is a SafeLoader
     # ValueError: no UTF-8, or a date like 2026-02-30
     except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
         reason = " ".join(str(error).split())
@@ -417,7 +439,12 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         ) from error
     if content is None:
         return {}
-    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+    if isinstance(content, dict) and (odd := [n for n in content if not isinstance(n, str)]):
+        raise SettingsError(
+            f"configuration file {path}: {odd[0]!r} is no setting's name; expected settings by "
+            f"name, as in {CONFIG_NAME}"
+        )
+    if not isinstance(content, dict):
         raise SettingsError(
             f"configuration file {path} holds a {type(content).__name__}; expected settings by "
             f"name, as in {CONFIG_NAME}"
@@ -425,19 +452,70 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+class _Loader(yaml.SafeLoader):
+    """As YAML's own, but a key given twice is an error: the first would have no effect."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002, declared by PyYAML
+        """The mapping of a node."""
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for name, times in keys.items():
+            if times > 1:
+                line = node.start_mark.line + 1
+                raise yaml.YAMLError(f"{name} is given {times} times in the part from line {line}")
+        return super().construct_mapping(node, deep)
+
+
+def _variables() -> list[str]:
+    """The variables of the environment that are meant as settings."""
+    return sorted(
+        name
+        for name, value in os.environ.items()
+        if name.upper().startswith(PREFIX) and name != CONFIG_VARIABLE and value
+    )
+
+
+def _keys(variable: str) -> list[str]:
+    return variable.lower().removeprefix(PREFIX.lower()).split("__")
+
+
+def _is_readable(variable: str) -> bool:
+    """Whether a variable's text is JSON where it stands for a section or a list."""
+    name, *keys = _keys(variable)
+    text = os.environ[variable].strip()
+    if _is_plain(Settings.model_fields[name].annotation) or (keys and text[:1] not in {"[", "{"}):
+        return True
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _refuse_unknown_variables() -> None:
     """A misspelt variable would have no effect, and nobody would notice."""
-    plain = {name for name, field in Settings.model_fields.items() if _is_plain(field.annotation)}
-    for variable in sorted(os.environ):
-        if not variable.upper().startswith(PREFIX) or variable == CONFIG_VARIABLE:
+    sections: dict[str, Mapping[str, Any] | None] = {}  # None: keys of any name
+    for name, field in Settings.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            sections[name] = kind.model_fields
+        else:
+            sections[name] = {} if _is_plain(kind) else None
+    known = [CONFIG_VARIABLE, *(f"{PREFIX}{name}".upper() for name in sections)]
+    known += [
+        f"{PREFIX}{name}__{key}".upper() for name, keys in sections.items() for key in keys or ()
+    ]
+    for variable in _variables():
+        name, *keys = _keys(variable)
+        inner = sections.get(name)
+        if name in sections and (not keys or inner is None or keys[0] in inner):
             continue
-        name, *keys = variable.lower().removeprefix(PREFIX.lower()).split("__")
-        if name not in Settings.model_fields or (keys and name in plain):
-            known = ", ".join(name.upper() for name in sorted(Settings.model_fields))
-            raise SettingsError(
-                f"environment variable {variable} is no setting; expected {CONFIG_VARIABLE}, or "
-                f"{PREFIX} and one of {known}, with its keys after two underscores each"
-            )
+        near = difflib.get_close_matches(variable.upper(), known, n=1)
+        meant = f"; did you mean {near[0]}?" if near else ";"
+        names = ", ".join(name.upper() for name in sorted(sections))
+        raise SettingsError(
+            f"environment variable {variable} is no setting{meant} expected {CONFIG_VARIABLE}, or "
+            f"{PREFIX} and one of {names}, with its keys after two underscores each"
+        )
 
 
 def _is_plain(annotation: Any) -> bool:  # noqa: ANN401 - whatever a field is declared as

@@ -635,7 +635,7 @@ def test_cycles_that_cannot_be_believed_are_not_answered_and_counted_by_reason(
     told = run("predict", broken, "--model", 1, "--json").json
     assert told["left_out"] == {"impossible_voltage": 1}
     assert len(told["predictions"]) == 149
-    assert "1 cycles left out: impossible_voltage" in run("predict", broken, "--model", 1).err
+    assert "1 cycle left out: impossible_voltage" in run("predict", broken, "--model", 1).err
     with PredictionLog(load_settings(home=home).predictions_url) as log:
         assert log.count() == 298
 
@@ -752,3 +752,15 @@ def test_a_home_without_versions_says_how_to_make_one(
 ) -> None:
     monkeypatch.setenv("BATTERYOPS_HOME", str(tmp_path / "home"))
     assert "`batteryops train` makes one" in run("versions").err
+
+
+def test_the_ledger_is_told_in_short_words(run: Run, home: Path) -> None:
+    with Ledger(f"sqlite:///{home}/ledger.db") as ledger:
+        ledger.append(
+            "gate_verdict",
+            f"package {'ab' * 32}",
+            {"gates": list(range(9)), "failed": [], "passed": True, "reason": None},
+        )
+    shown = run("audit").out
+    assert "package abababababab " in shown
+    assert "failed: none; gates: 9 of them; passed: yes; reason: -" in " ".join(shown.split())

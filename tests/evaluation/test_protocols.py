@@ -1,5 +1,6 @@
 """Splits: who trains, who is tested, and that nobody is on both sides."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from batteryops.evaluation.protocols import (
     make_splits,
     schedule_groups,
 )
+from batteryops.settings import find_config, load_settings
 
 NASA_SCHEDULES = [
     "B0005 B0006 B0007",
@@ -305,3 +307,9 @@ def test_folds_of_several_groups_are_about_equal() -> None:
     )
     splits = make_splits(table, "unseen_assets", SplitPlan(max_folds=3))
     assert [split.test.size for split in splits] == [70, 70, 70]
+
+
+def test_a_plan_of_ones_own_defaults_to_what_the_configuration_says() -> None:
+    in_force = load_settings(find_config())
+    configured = SplitPlan.from_settings(in_force.evaluation, in_force.training.seed)
+    assert replace(configured, groups=()) == SplitPlan()

@@ -1,5 +1,6 @@
 """Feature tables in files: published names, row order, and every way a file can be wrong."""
 
+from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
@@ -115,3 +116,52 @@ def test_a_folder_that_cannot_be_made_is_named_and_nothing_is_left(tmp_path: Pat
     with pytest.raises(DataError, match="cannot be made"):
         write_feature_table(_published(), tmp_path / "file" / "table.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ({"asset_id": ["B1", None]}, "asset_id is empty in 1 of 2 rows"),
+        ({"asset_id": ["B1", "  "]}, "asset_id is empty in 1 of 2 rows"),
+        ({"asset_id": [1.0, float("nan")]}, "asset_id is empty in 1 of 2 rows"),
+        ({"asset_id": [["B1"], ["B2"]]}, r"asset_id is List\(String\) in all 2 rows"),
+        ({"asset_id": [b"B1", b"B2"]}, "asset_id is Binary"),
+        (
+            {"op_index": [1.0, 1.5]},
+            "op_index is no whole number from 1 in 1 of 2 rows, such as 1.5",
+        ),
+        ({"op_index": [Decimal("1.0"), Decimal("1.5")]}, "no whole number from 1 in 1 of 2 rows"),
+        ({"op_index": [1, None]}, "no whole number from 1 in 1 of 2 rows, such as None"),
+        ({"op_index": [0, 1]}, "no whole number from 1 in 1 of 2 rows, such as 0"),
+        ({"op_index": [1.0, float("nan")]}, "op_index does not fit Int32"),
+        ({"op_index": [1.0, float("inf")]}, "op_index does not fit Int32"),
+    ],
+)
+def test_a_row_without_its_asset_or_a_counted_cycle_is_refused(
+    tmp_path: Path, columns: dict[str, list[object]], told: str
+) -> None:
+    file = tmp_path / "table.parquet"
+    rest = {"asset_id": ["B1", "B1"], "voltage_V_mean": [3.5, 3.4], "discharge_time_s": [9, 8]}
+    pl.DataFrame(rest | columns).write_parquet(file)
+    with pytest.raises(DataError, match=told):
+        read_feature_table(file, FEATURES, labelled=False)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_path_is_read_literally_and_a_column_without_a_name_is_left_out(
+    tmp_path: Path, suffix: str
+) -> None:
+    table = pl.DataFrame({"": [0], "asset_id": ["B1"], **{name: [3.0] for name in FEATURES}})
+    write_feature_table(table, tmp_path / f"a[b]*?{suffix}")
+    write_feature_table(table.with_columns(asset_id=pl.lit("other")), tmp_path / f"ab{suffix}")
+    read = read_feature_table(tmp_path / f"a[b]*?{suffix}", FEATURES, labelled=False)
+    assert read.columns == ["asset_id", "op_index", *FEATURES, "capacity_ah"]
+    assert read["asset_id"].to_list() == ["B1"]
+
+
+def test_a_folder_and_a_name_too_long_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").mkdir()
+    with pytest.raises(DataError, match="is a folder or a device"):
+        read_feature_table(tmp_path / "table.csv", FEATURES, labelled=False)
+    with pytest.raises(DataError, match="cannot be looked at"):
+        read_feature_table(tmp_path / f"{'x' * 300}.csv", FEATURES, labelled=False)

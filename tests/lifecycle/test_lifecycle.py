@@ -2,6 +2,7 @@
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,20 +10,21 @@ import polars as pl
 import pytest
 
 from batteryops.errors import DataError, GateError, RegistryError, UnknownAssetError
+from batteryops.evaluation.gates import GateResult, Verdict
 from batteryops.evaluation.protocols import PROTOCOLS
 from batteryops.features.views import get_view
-from batteryops.lifecycle.doctor import masked
+from batteryops.lifecycle.doctor import examine
 from batteryops.lifecycle.evaluation import evaluate_protocols
 from batteryops.lifecycle.loading import load_model, open_registry
-from batteryops.lifecycle.preparation import check_source, ingest, prepare
-from batteryops.lifecycle.promotion import promote
+from batteryops.lifecycle.preparation import check_source, ingest, ingest_recording, prepare
+from batteryops.lifecycle.promotion import RECOVERED, promote
 from batteryops.lifecycle.ranges import count_out_of_range
 from batteryops.lifecycle.sources import default_source, open_source, source_note
 from batteryops.lifecycle.training import train
 from batteryops.records.ledger import Ledger
 from batteryops.registry.mlflow_tracking import ModelRegistry
-from batteryops.settings import Settings, load_settings
-from batteryops.telemetry import Lake
+from batteryops.settings import RecordsSettings, Settings, load_settings
+from batteryops.telemetry import Lake, read
 
 
 @pytest.fixture
@@ -95,6 +97,28 @@ def test_an_asset_without_a_profile_is_refused_before_anything_is_written(
     with pytest.raises(UnknownAssetError, match="has no profile"):
         ingest(str(stranger), settings)
     assert not settings.home.exists()
+
+
+def test_a_refusal_names_the_unit_once_however_many_assets_have_it(
+    settings: Settings, fleet_file: Path
+) -> None:
+    fleet = read(fleet_file)
+    flipped = replace(fleet, samples=fleet.samples.with_columns(-pl.col("current_a")))
+    with pytest.raises(DataError) as refused:
+        ingest_recording(flipped, settings)
+    told = str(refused.value)
+    assert told.count("multiply by -1") == 1
+    assert f"and {len(fleet.asset_ids) - 1} more asset" in told
+    assert "set aside" not in told  # the unit is the whole reason
+
+
+def test_a_refusal_says_why_most_cycles_were_set_aside(
+    settings: Settings, fleet_file: Path
+) -> None:
+    fleet = read(fleet_file)
+    stubs = replace(fleet, samples=fleet.samples.filter(pl.col("time_s") < 60.0))
+    with pytest.raises(DataError, match=r"for crashed run, such as: .*data check"):
+        ingest_recording(stubs, settings)
 
 
 def test_rows_that_train_and_rows_set_aside_are_all_rows(
@@ -202,8 +226,90 @@ def test_promotion_refuses_what_it_does_not_know(trained: Settings) -> None:
         promote(7, trained)
 
 
-def test_a_password_is_hidden_even_in_a_url_that_cannot_be_read() -> None:
-    assert masked("no url with user:secret@host") == "host"
+def test_a_version_without_its_ledger_line_is_reported_and_promotion_writes_it_first(
+    trained: Settings,
+) -> None:
+    registry = open_registry(trained)
+    first = registry.version(1)
+    second = registry.register(first.run_id, tags=first.tags).version  # and then killed
+
+    checks = {check.store: check for check in examine(trained).checks}
+    assert checks["registrations"].message.startswith("no ledger line for version 2;")
+    assert examine(trained).healthy
+    for _ in range(2):
+        promote(second, trained)
+
+    with Ledger(trained.ledger_url) as ledger:
+        registered = ledger.entries(event="model_registered")
+        assert [entry.event for entry in ledger.entries(limit=3)] == [
+            "model_registered",
+            "model_promoted",
+            "model_promoted",
+        ]
+    assert [entry.subject for entry in registered] == ["ev-soh-predictor/1", "ev-soh-predictor/2"]
+    assert "recovered" not in registered[0].details
+    assert registered[1].details == {**registered[0].details, "recovered": RECOVERED}
+    checks = {check.store: check for check in examine(trained).checks}
+    assert checks["registrations"].message == "every version has its ledger line"
+
+
+def test_a_missing_registration_is_written_also_when_a_gate_says_no(
+    trained: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = open_registry(trained)
+    second = registry.register(registry.version(1).run_id, tags={"gates_passed": "false"}).version
+    failed = GateResult("g", "random", "mae_ah", 0.9, "< 0.1", 0.1, passed=False, reason="0.9")
+    monkeypatch.setattr(Verdict, "from_json", lambda _: Verdict((failed,)))
+
+    with pytest.raises(GateError, match="version 2 cannot be promoted"):
+        promote(second, trained)
+
+    with Ledger(trained.ledger_url) as ledger:
+        last = ledger.head()
+    assert last is not None
+    assert (last.event, last.subject) == ("model_registered", "ev-soh-predictor/2")
+    assert last.details["gates_passed"] is False
+
+
+def test_a_place_for_artifacts_that_cannot_be_written_makes_the_doctor_say_no(
+    settings: Settings,
+) -> None:
+    settings.home.mkdir()
+    Path(settings.artifact_root).touch()
+    checks = {check.store: check for check in examine(settings).checks}
+    assert not checks["artifacts"].reachable
+    assert "artifacts cannot be kept at" in checks["artifacts"].message
+    assert checks["registry"].reachable
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:se%23cret@127.0.0.1:1/db",
+        "postgresql://user:se@cret@127.0.0.1:1/db",
+        "postgresql://user@127.0.0.1:1/db?password=se%23cret",
+        "postgresql:///user:se%23cret@127.0.0.1:1/db",
+        "postgresql://user:se%23cret",
+        "http://user:se%23cret@127.0.0.1:1",
+        "http://user:se%23cret@[bad",
+        "user:se%23cret@host",
+    ],
+)
+def test_the_doctor_shows_no_password_whatever_the_urls(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = {
+        "records": RecordsSettings(predictions_url=url, ledger_url=url),
+        "registry": settings.registry.model_copy(
+            update={"tracking_uri": url, "artifact_root": f"ftp{url[url.index(':') :]}"}
+        ),
+    }
+    examined = examine(settings.model_copy(update=places))
+    told = f"{examined.to_json()} {examined.settings_rows}"
+    assert not examined.healthy
+    assert "cret" not in told
+    assert "***" in told
 
 
 def test_promotions_at_the_same_time_leave_one_champion_and_a_line_for_each(

@@ -323,6 +323,18 @@ def test_discharges_recorded_as_positive_are_named() -> None:
     assert not report.accepted
 
 
+def test_positive_discharges_are_named_despite_noise_and_a_failed_run() -> None:
+    noisy = [
+        discharge(cycle_index=index, current_a=2.0).with_columns(
+            current_a=pl.when(pl.col("time_s") == 0).then(-0.003).otherwise("current_a")
+        )
+        for index in (2, 4)
+    ]
+    failed = discharge(cycle_index=6, current_a=0.001)
+    report = check(*noisy, failed)
+    assert "multiply by -1" in result(report, "unit", "current_a").message
+
+
 def test_a_cycle_that_is_listed_twice_is_set_aside() -> None:
     once = recording(discharge())
     twice = Recording(once.samples, pl.concat([once.cycles, once.cycles]), source="a test")

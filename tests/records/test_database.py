@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -15,9 +16,11 @@ from alembic.runtime.migration import MigrationContext
 
 from batteryops.errors import RecordsError
 from batteryops.records import database, ledger, predictions
-from batteryops.records.database import Store, open_database, version_table
+from batteryops.records.database import StoreName, open_database, version_table
+from batteryops.records.ledger import Ledger
+from batteryops.records.predictions import PredictionLog
 
-STORES: list[Store] = ["predictions", "ledger"]
+STORES: list[StoreName] = ["predictions", "ledger"]
 
 OPEN_AT_ONCE = """
 import os, sys
@@ -69,7 +72,7 @@ def test_an_sqlite_store_is_write_ahead_and_synced_at_every_commit(tmp_path: Pat
     ("store", "declared"), [("predictions", predictions.METADATA), ("ledger", ledger.METADATA)]
 )
 def test_the_migrations_make_the_tables_that_the_code_declares(
-    url: str, store: Store, declared: sa.MetaData
+    url: str, store: StoreName, declared: sa.MetaData
 ) -> None:
     opened = open_database(url, store)
     with opened.read() as connection:
@@ -102,7 +105,9 @@ def test_processes_that_open_a_fresh_database_at_once_all_succeed(url: str) -> N
 
 
 @pytest.mark.parametrize("store", STORES)
-def test_a_database_of_a_newer_version_is_refused_and_left_alone(url: str, store: Store) -> None:
+def test_a_database_of_a_newer_version_is_refused_and_left_alone(
+    url: str, store: StoreName
+) -> None:
     opened = open_database(url, store)
     with opened.write() as connection:
         versions = sa.table(version_table(store), sa.column("version_num"))
@@ -140,7 +145,12 @@ def test_a_migration_that_fails_half_way_leaves_nothing(
         ("", "cannot be read; expected sqlite:///PATH"),
         ("not a url", "cannot be read"),
         ("postgresql://u:hidden@host:port/x", "cannot be read"),
+        ("postgresql://u:hidden", r"'postgresql://u:\*\*\*', cannot be read"),
+        ("postgresql://u:x@hidden@host/x", r"u:\*\*\*@host/x', holds an unescaped @.*write @"),
+        ("postgresql:///u:hidden@host/x", "holds an unescaped @"),
+        ("sqlite:///a\0b.db", "a null byte"),
         ("sqlite://", "would not outlive the process"),
+        ("sqlite://u:hidden@host/x.db", "no plain path"),
         ("sqlite:///:memory:", "would not outlive the process"),
         ("sqlite:///file:a.db?mode=ro&uri=true", "no plain path"),
         ("mysql://u:hidden@host/x", r"cannot live at mysql://u:\*\*\*@host/x; expected"),
@@ -177,6 +187,36 @@ def test_a_wrong_password_is_refused_and_not_repeated(postgresql: str) -> None:
         open_database(url, "ledger")
     assert "wrong one" not in str(caught.value)
     assert "wrong%20one" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [Ledger, PredictionLog])
+def test_a_store_is_closed_at_the_end_of_a_with_block_and_opens_its_own_tables(
+    kind: type[Ledger] | type[PredictionLog], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = []
+    monkeypatch.setattr(database.Database, "close", lambda opened: closed.append(opened.store))
+    with kind(f"sqlite:///{tmp_path}/a.db") as store:
+        store.ping()
+        assert closed == []
+    assert closed == [kind.name]
+
+
+def test_a_file_system_that_cannot_write_ahead_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = sqlite3.connect
+
+    class WithoutSharedMemory(sqlite3.Connection):
+        """As on a network disk: the pragma answers with the mode that stays."""
+
+        def execute(self, sql: str, *given: Any) -> sqlite3.Cursor:  # noqa: ANN401 - as it is
+            return super().execute(sql.replace("WAL", "DELETE"), *given)
+
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda *to, **how: connect(*to, factory=WithoutSharedMemory, **how)
+    )
+    with pytest.raises(RecordsError, match=r"SQLite says 'delete'.*put it on a local disk"):
+        open_database(f"sqlite:///{tmp_path}/a.db", "ledger")
 
 
 def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:

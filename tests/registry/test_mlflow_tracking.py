@@ -5,7 +5,10 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -177,13 +180,23 @@ def test_an_archived_version_loses_its_alias_and_comes_back_with_one(
     registry: ModelRegistry, log: Log
 ) -> None:
     register(registry, log)
-    registry.set_alias(1, "champion")
+    registry.set_alias(1, "challenger")
 
     assert registry.archive(1).status == "archived"
-    assert registry.find_alias("champion") is None
+    assert registry.find_alias("challenger") is None
 
     assert registry.set_alias(1, "champion").status == "champion"
     assert registry.version(1).tags.keys() == {"gates_passed", "package_fingerprint"}
+
+
+def test_the_champion_cannot_be_archived(registry: ModelRegistry, log: Log) -> None:
+    register(registry, log)
+    registry.set_alias(1, "champion")
+
+    with pytest.raises(RegistryError, match=r"version 1 is @champion.*promote another version"):
+        registry.archive(1)
+
+    assert registry.version_at("champion").status == "champion"
 
 
 @pytest.mark.parametrize(
@@ -240,14 +253,30 @@ def test_a_cached_package_is_not_fetched_again(
     assert registry.package_of(1, tmp_path / "cache") == folder
 
 
-def test_a_broken_cache_is_fetched_again(
-    registry: ModelRegistry, log: Log, package: ModelPackage, tmp_path: Path
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "manifest.json").write_text("{}"),
+        lambda folder: (folder / "manifest.json").unlink(),
+        lambda folder: (folder / "model.ubj").write_bytes(b"half"),
+        lambda folder: (folder / "model.onnx").unlink(),
+        lambda folder: folder.rename(folder.parents[1] / "away").joinpath("x") and folder.touch(),
+    ],
+    ids=["manifest emptied", "manifest gone", "file cut", "file gone", "no folder"],
+)
+def test_a_damaged_or_half_written_cache_is_fetched_again(
+    registry: ModelRegistry,
+    log: Log,
+    package: ModelPackage,
+    tmp_path: Path,
+    damage: Callable[[Path], object],
 ) -> None:
     register(registry, log)
     folder = registry.package_of(1, tmp_path / "cache")
-    (folder / "manifest.json").write_text("{}")
+    damage(folder)
 
     assert load_package(registry.package_of(1, tmp_path / "cache")).manifest == package.manifest
+    assert list((tmp_path / "cache").iterdir()) == [folder]
 
 
 def test_two_fetches_at_once_both_get_the_package(
@@ -290,14 +319,161 @@ def test_a_package_whose_artifacts_are_gone_is_refused(
 
 
 def test_another_package_in_its_place_is_refused(
-    registry: ModelRegistry, log: Log, tmp_path: Path
+    registry: ModelRegistry, log: Log, package: ModelPackage, tmp_path: Path
 ) -> None:
     register(registry, log)
     (manifest,) = (tmp_path / "artifacts").rglob("manifest.json")
     manifest.write_text(manifest.read_text().replace('"seed": 0', '"seed": 1'))
 
-    with pytest.raises(RegistryError, match="no package with the registered fingerprint"):
+    with pytest.raises(
+        RegistryError,
+        match=rf"of version 1 \(run .*\) do not hold the package that was registered: .* has "
+        rf"fingerprint [0-9a-f]{{64}}, registered is {package.fingerprint}",
+    ):
         registry.package_of(1, tmp_path / "cache")
+
+
+def test_a_package_that_is_damaged_in_the_registry_too_is_refused_with_both_hashes(
+    registry: ModelRegistry, log: Log, package: ModelPackage, tmp_path: Path
+) -> None:
+    register(registry, log)
+    damaged = registry.package_of(1, tmp_path / "cache") / "model.ubj"
+    damaged.write_bytes(b"half")
+    (stored,) = (tmp_path / "artifacts").rglob("model.ubj")
+    stored.write_bytes(b"other")
+
+    given, expected = sha256(b"other").hexdigest(), package.manifest.files["model.ubj"]
+    with pytest.raises(
+        RegistryError, match=rf"version 1 .*model\.ubj has SHA-256 {given}, expected {expected}"
+    ):
+        registry.package_of(1, tmp_path / "cache")
+
+    assert damaged.read_bytes() == b"half"
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_a_package_that_cannot_be_moved_into_the_cache_is_refused(
+    registry: ModelRegistry, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(registry, log)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(RegistryError, match=r"cannot be kept at .*: Permission denied; name"):
+        registry.package_of(1, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_version_that_was_registered_by_other_means_has_no_package(
+    registry: ModelRegistry, log: Log, tmp_path: Path
+) -> None:
+    run_id = log()
+    client(registry).create_registered_model("ev-soh-predictor")
+    client(registry).create_model_version("ev-soh-predictor", "somewhere", run_id)
+
+    with pytest.raises(RegistryError, match=r"version 1 .* has no tag package_fingerprint"):
+        registry.package_of(1, tmp_path / "cache")
+
+
+def test_artifacts_can_be_kept_where_the_first_run_will_keep_them(
+    registry: ModelRegistry, log: Log, tmp_path: Path
+) -> None:
+    place = (tmp_path / "artifacts").as_uri()
+
+    assert registry.check_artifacts() == place
+    assert list((tmp_path / "artifacts").iterdir()) == []
+    log()
+    assert registry.check_artifacts() == place
+
+
+def test_an_experiments_own_place_is_looked_at_and_not_a_later_setting(
+    open_registry: Callable[..., ModelRegistry], log: Log, tmp_path: Path
+) -> None:
+    log()
+    later = open_registry(artifact_root=str(tmp_path / "later"))
+
+    assert later.check_artifacts() == (tmp_path / "artifacts").as_uri()
+    shutil.rmtree(tmp_path / "artifacts")
+    (tmp_path / "artifacts").touch()
+    with pytest.raises(RegistryError, match=r"artifacts cannot be kept at .*File exists"):
+        later.check_artifacts()
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "ftp://user:hidden@127.0.0.1:1/artifacts",  # nobody listens there
+        "mlflow-artifacts:/",  # of a server, where there is a database
+        "http://user:hidden@[bad/artifacts",
+        "nowhere://user:hidden@host/artifacts",
+    ],
+)
+def test_a_place_out_of_reach_is_named_without_its_password(
+    open_registry: Callable[..., ModelRegistry], place: str
+) -> None:
+    registry = open_registry(artifact_root=place)
+
+    with pytest.raises(RegistryError, match="artifacts cannot be kept at") as refused:
+        registry.check_artifacts()
+
+    assert "hidden" not in str(refused.value)
+
+
+def test_a_place_that_answers_over_http_is_listed(
+    open_registry: Callable[..., ModelRegistry],
+) -> None:
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"files": []}')
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        place = f"http://127.0.0.1:{server.server_port}/api/2.0/mlflow-artifacts/artifacts"
+        assert open_registry(artifact_root=place).check_artifacts() == place
+        server.shutdown()
+
+
+def test_a_place_that_is_left_to_the_server_is_not_guessed(
+    open_registry: Callable[..., ModelRegistry],
+) -> None:
+    assert "left to the server" in open_registry(artifact_root=None).check_artifacts()
+
+
+def test_names_that_mlflow_refuses_are_an_error_of_its_own(
+    open_registry: Callable[..., ModelRegistry], log: Log, package: ModelPackage
+) -> None:
+    unnamed = open_registry(model_name="", experiment="")
+    run_id = log()
+
+    for act in (
+        lambda: unnamed.register(run_id, tags={}),
+        lambda: unnamed.find_alias("champion"),
+        lambda: unnamed.log_run(
+            run_name="r", package_folder=package.folder, parameters={}, metrics={}, tags={}
+        ),
+    ):
+        with pytest.raises(RegistryError, match="could not"):
+            act()
+
+
+def test_what_a_storage_library_raises_is_an_error_of_its_own(
+    open_registry: Callable[..., ModelRegistry], package: ModelPackage
+) -> None:
+    registry = open_registry(artifact_root="sftp://user:hidden@127.0.0.1:1/x")
+
+    with pytest.raises(RegistryError, match="could not log run 'r' in sqlite") as refused:
+        registry.log_run(
+            run_name="r", package_folder=package.folder, parameters={}, metrics={}, tags={}
+        )
+
+    assert "hidden" not in str(refused.value)
 
 
 def test_a_folder_that_is_no_package_cannot_be_logged(log: Log, tmp_path: Path) -> None:

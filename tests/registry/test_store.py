@@ -177,6 +177,44 @@ def test_a_database_that_does_not_answer_is_refused_at_once_and_keeps_its_passwo
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("sqlite:foo", "'sqlite:foo' cannot be read; expected sqlite:///FILE"),
+        ("sqlite:/foo", "cannot be read; expected"),
+        ("sqlite:///", "names no file; expected"),
+        ("sqlite:////", "names no file; expected"),
+        ("sqlite:///file:foo?uri=true", "names no file; expected"),
+        ("sqlite://me:hidden@host/foo", "names no file; expected"),
+        ("sqlite:///a\0b.db", "cannot be used: embedded null"),
+        ("sqlite+aiosqlite:///foo.db", "No module named 'aiosqlite'.*; expected"),
+        ("http://[bad", r"'http://\[bad' names no server; expected"),
+        ("http://", "names no server; expected"),
+        ("http://host:port", "names no server; expected"),
+        ("http://me:hidden@[bad", "names no server; expected"),
+        ("http://me:hidden@127.0.0.1:1", r"MLflow server http://me:\*\*\*@127.* does not answer"),
+        ("postgresql:", "cannot be read; expected"),
+        ("postgresql://?host=/nowhere", "database postgresql://.*host=/nowhere does not answer"),
+        ("postgresql://me:hidden", "cannot be read; expected"),
+        ("postgresql://me@127.0.0.1:hidden/x", "cannot be read; expected"),
+        ("postgresql://me:x@hidden@127.0.0.1/x", "holds an unescaped @; write @ in a password"),
+        ("postgresql:///me:hidden@127.0.0.1/x", "holds an unescaped @"),
+        ("postgresql://me:se%23hidden@[bad/x", "does not answer"),
+        ("postgresql://me@127.0.0.1:1/x?password=hidden", "does not answer"),
+        ("me:hidden@host", "cannot be read; expected"),
+        ("://me:hidden@host", "is a folder; expected"),
+    ],
+)
+def test_a_malformed_uri_is_refused_in_own_words_and_keeps_its_password(
+    uri: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RegistryError, match=said) as refused:
+        open_client(uri, None)
+    assert "hidden" not in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("uri", ["nonsense://host/db", "postgresql+nodriver://me:secret@host/db"])
 def test_a_database_of_an_unknown_kind_is_refused_and_keeps_its_password(uri: str) -> None:
     with pytest.raises(RegistryError, match="expected sqlite:///FILE") as refused:

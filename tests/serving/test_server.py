@@ -142,3 +142,15 @@ def test_a_port_in_use_or_an_address_elsewhere_is_refused() -> None:
             run(hello, "127.0.0.1", port)
     with pytest.raises(SettingsError, match=r"cannot listen on 192\.0\.2\.1 port 0"):
         run(hello, "192.0.2.1", 0)
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_a_port_that_no_address_has_is_refused(port: int) -> None:
+    with pytest.raises(SettingsError, match=rf"port {port}: a port is 0 to 65535; give another"):
+        run(hello, "127.0.0.1", port)
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b"])
+def test_a_host_that_no_address_belongs_to_is_refused(host: str) -> None:
+    with pytest.raises(SettingsError, match=rf"cannot listen on {re.escape(host)} .*--host"):
+        run(hello, host, 0)

@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -60,7 +61,7 @@ def test_the_layout_is_a_hive_partition_per_asset(tmp_path: Path) -> None:
     assert (tmp_path / "cycles" / "asset_id=EV-1" / "part-0.parquet").is_file()
     samples = pl.scan_parquet(tmp_path / "samples", hive_partitioning=True).collect()
     assert samples.select("asset_id", "voltage_v").rows() == [("EV-1", 4.0), ("EV-1", 3.5)]
-    file = tmp_path / "samples" / "asset_id=EV-1" / "part-0.parquet"
+    [file] = (tmp_path / "samples" / "asset_id=EV-1").iterdir()
     assert "asset_id" not in pl.read_parquet_schema(file)
 
 
@@ -213,9 +214,10 @@ def test_a_corrupt_partition_is_named_with_what_to_do(
 ) -> None:
     lake = Lake(tmp_path)
     lake.write(recording(("EV-1", 1, [4.0]), ("EV-2", 1, [4.0])))
-    (tmp_path / folder / "asset_id=EV-2" / "part-0.parquet").write_bytes(content)
+    [file] = (tmp_path / folder / "asset_id=EV-2").iterdir()
+    file.write_bytes(content)
 
-    with pytest.raises(DataError, match=rf"{folder}/asset_id=EV-2/part-0\.parquet"):
+    with pytest.raises(DataError, match=rf"{folder}/asset_id=EV-2/{file.name}"):
         lake.read()
     with pytest.raises(DataError, match="asset_id=EV-2"):
         lake.write(recording(("EV-2", 2, [4.0])))
@@ -232,36 +234,82 @@ def test_a_partition_of_another_table_is_named(tmp_path: Path) -> None:
         lake.read()
 
 
-def test_samples_whose_cycles_are_not_written_yet_are_not_seen(tmp_path: Path) -> None:
-    lake, later = Lake(tmp_path / "lake"), Lake(tmp_path / "later")
-    lake.write(recording(("EV-1", 1, [4.0, 3.5])))
-    later.write(recording(("EV-1", 1, [4.0, 3.5]), ("EV-1", 2, [3.0])))
-
-    part = Path("samples") / "asset_id=EV-1" / "part-0.parquet"
-    (tmp_path / "later" / part).replace(tmp_path / "lake" / part)  # killed between the two files
-
-    assert_equal(lake.read(), recording(("EV-1", 1, [4.0, 3.5])))
-    lake.write(recording(("EV-1", 2, [3.0])))
-    assert_equal(lake.read(), recording(("EV-1", 1, [4.0, 3.5]), ("EV-1", 2, [3.0])))
+class Killed(BaseException):
+    """As no handler of ours would catch."""
 
 
-def test_a_write_cut_off_between_samples_and_cycles_is_told_and_healed(tmp_path: Path) -> None:
-    lake, later = Lake(tmp_path / "lake"), Lake(tmp_path / "later")
-    lake.write(recording(("EV-1", 1, [4.0, 3.5])))
-    later.write(recording(("EV-1", 1, [4.0, 3.5, 3.0])))
-    part = Path("samples") / "asset_id=EV-1" / "part-0.parquet"
-    (tmp_path / "later" / part).replace(tmp_path / "lake" / part)
+OLD = (("EV-1", 1, [4.0, 3.5]), ("EV-1", 2, [3.0]))
+NEW = (("EV-1", 1, [2.0, 1.5]), ("EV-1", 3, [3.25, 3.0]))  # cycle 1 with as many samples
+BOTH = (NEW[0], OLD[1], NEW[1])
 
-    with pytest.raises(DataError, match="samples of EV-1 are not those that its cycles announce"):
+
+@pytest.mark.parametrize("method", ["write_bytes", "write_parquet", "replace", "unlink"])
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_whenever_a_writer_is_killed_an_asset_is_as_before_or_as_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, nth: int, *, after: bool
+) -> None:
+    lake = Lake(tmp_path)
+    lake.write(recording(*OLD, re_published=1))
+    before = lake.read()
+    owner = pl.DataFrame if method == "write_parquet" else Path
+    real = getattr(owner, method)
+    calls = 0
+
+    def kill(*args: object, **options: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == nth and not after:
+            raise Killed
+        answer = real(*args, **options)
+        if calls == nth:
+            raise Killed
+        return answer
+
+    with monkeypatch.context() as patched, suppress(Killed):
+        patched.setattr(owner, method, kill)
+        lake.write(recording(*NEW, re_published=2))
+
+    expected = recording(*BOTH)
+    found = lake.read()
+    if found.cycles.height == before.cycles.height:
+        assert_equal(found, before)
+    else:
+        assert_frame_equal(found.samples, expected.samples, check_exact=True)
+        assert found.cycles["re_published"].to_list() == [2, 1, 2]
+    lake.write(recording(*NEW, re_published=2))
+    assert_frame_equal(lake.read().samples, expected.samples, check_exact=True)
+    assert lake.read().cycles["re_published"].to_list() == [2, 1, 2]
+    files = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
+    assert len(files) == 3, files  # the lock, the cycles and their samples
+
+
+def test_samples_that_no_write_left_are_told(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    lake.write(recording(("EV-1", 1, [4.0, 3.5]), ("EV-2", 1, [4.0, 3.5])))
+    [part] = (tmp_path / "samples" / "asset_id=EV-2").iterdir()
+    pl.read_parquet(part).head(1).write_parquet(part)
+
+    with pytest.raises(DataError, match="samples of EV-2 are not those that its cycles announce"):
         lake.read()
-    lake.write(recording(("EV-1", 1, [4.0, 3.5, 3.0])))
-    assert_equal(lake.read(), recording(("EV-1", 1, [4.0, 3.5, 3.0])))
+    assert lake.read(["EV-1"]).samples.height == 2
+
+
+def test_cycles_that_name_several_files_of_samples_are_told(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    lake.write(recording(("EV-1", 1, [4.0]), ("EV-1", 2, [4.0])))
+    part = tmp_path / "cycles" / "asset_id=EV-1" / "part-0.parquet"
+    names = pl.Series("samples_part", ["part-1.parquet", "part-2.parquet"])
+    pl.read_parquet(part).with_columns(names).write_parquet(part)
+
+    with pytest.raises(DataError, match="samples_part does not name one file; delete"):
+        lake.read()
 
 
 def test_what_a_killed_writer_left_is_ignored_and_cleared_away(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     lake.write(recording(("EV-1", 1, [4.0])))
-    leftover = tmp_path / "samples" / "asset_id=EV-1" / ".part-0.parquet.tmp"
+    leftover = tmp_path / "samples" / "asset_id=EV-1" / ".part.parquet.tmp"
     leftover.write_bytes(b"half a file")
     (tmp_path / "cycles" / "asset_id=EV-3").mkdir()  # its file was never finished
 
@@ -320,3 +368,12 @@ def test_a_lake_copied_without_its_lock_can_be_read(tmp_path: Path) -> None:
     assert lake.read().asset_ids == ["EV-1"]
     with pytest.raises(DataError, match="no cycle of the kinds asked for"):
         lake.read(kinds=["charge"])
+
+
+def test_a_lake_of_an_older_form_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    lake.write(recording(("EV-1", 1, [4.0])))
+    [cycles] = tmp_path.glob("cycles/*/part-0.parquet")
+    pl.read_parquet(cycles).drop("samples_part").write_parquet(cycles)
+    with pytest.raises(DataError, match="older form of the lake; delete .* and ingest"):
+        lake.read()

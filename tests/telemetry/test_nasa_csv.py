@@ -1,3 +1,4 @@
+import re
 import zipfile
 from datetime import datetime
 from pathlib import Path
@@ -71,6 +72,8 @@ def test_sixty_seconds_roll_over_into_the_next_minute() -> None:
     [
         ("start_time", "[2009. 4. 7.]", "is no MATLAB date vector"),
         ("start_time", "[2009. 13. 7. 1. 1. 1.]", "is no MATLAB date vector"),
+        ("start_time", "[1e300 4. 7. 1. 1. 1.]", "is no MATLAB date vector"),
+        ("start_time", "[2009. 4. 7. 1. 1. 1e400]", "is no MATLAB date vector"),
         ("start_time", None, "start_time None is no MATLAB date vector"),
         ("test_id", "one", "test_id holds values that are no whole numbers"),
         ("type", "rest", "kind 'rest' of B0901"),
@@ -132,6 +135,54 @@ def test_a_damaged_zip_is_named(zip_folder: Path) -> None:
 
     with pytest.raises(DataError, match=r"B0901_discharge_csv\.zip: .*cannot be unpacked"):
         read_nasa_zips(zip_folder)
+
+
+def test_an_encrypted_zip_is_named(zip_folder: Path) -> None:
+    path = zip_folder / "B0901_discharge_csv.zip"
+    content = bytearray(path.read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        for found in re.finditer(re.escape(signature), bytes(content)):
+            content[found.start() + flags] |= 1
+    path.write_bytes(bytes(content))
+
+    with pytest.raises(DataError, match=r"discharge_csv\.zip: .*encrypted.*without a password"):
+        read_nasa_zips(zip_folder)
+
+
+def test_a_zip_cut_short_is_named(zip_folder: Path) -> None:
+    path = zip_folder / "B0901_discharge_csv.zip"
+    path.write_bytes(path.read_bytes()[:-30])
+
+    with pytest.raises(DataError, match=r"B0901_discharge_csv\.zip: cannot be opened as a zip"):
+        read_nasa_zips(zip_folder)
+
+
+def test_a_member_that_unpacks_to_more_than_any_record_is_refused(zip_folder: Path) -> None:
+    path = zip_folder / "B0901_discharge_csv.zip"
+    with zipfile.ZipFile(path) as archive:
+        name = archive.namelist()[0]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, bytes((1 << 26) + 1))
+
+    with pytest.raises(DataError, match=r"discharge_csv\.zip: .* unpacks to more than 67108864"):
+        read_nasa_zips(zip_folder)
+
+
+def test_a_record_that_a_zip_holds_twice_is_refused(zip_folder: Path) -> None:
+    path = zip_folder / "B0901_discharge_csv.zip"
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(f"again/{Path(archive.namelist()[0]).name}", "other")
+
+    with pytest.raises(DataError, match="is in the zips of B0901 twice"):
+        read_nasa_zips(zip_folder)
+
+
+def test_a_folder_in_a_records_place_is_named(csv_folder: Path) -> None:
+    (csv_folder / "data" / "00002.csv").unlink()
+    (csv_folder / "data" / "00002.csv").mkdir()
+
+    with pytest.raises(DataError, match=r"00002\.csv: cannot be read \(Is a directory\)"):
+        read_nasa_csv(csv_folder)
 
 
 def test_other_zips_in_the_folder_are_left_alone(zip_folder: Path) -> None:

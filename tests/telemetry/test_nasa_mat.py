@@ -71,6 +71,15 @@ def test_a_file_that_is_no_matlab_file_is_refused(tmp_path: Path, content: bytes
         read_nasa_mat([path], source="mat")
 
 
+def test_a_matlab_file_of_the_later_form_is_named(tmp_path: Path) -> None:
+    header = b"MATLAB 7.3 MAT-file, Platform: PCWIN64".ljust(116) + bytes(8) + b"\x00\x02IM"
+    path = tmp_path / "B0901.mat"
+    path.write_bytes(header + bytes(384) + b"\x89HDF\r\n\x1a\n" + bytes(600))
+
+    with pytest.raises(DataError, match=r"B0901\.mat: .*v7\.3.*expected a MATLAB 5 file"):
+        read_nasa_mat([path], source="mat")
+
+
 def test_variables_without_a_cycle_are_listed(tmp_path: Path) -> None:
     savemat(tmp_path / "other.mat", {"speed": np.arange(3)})
 

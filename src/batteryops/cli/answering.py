@@ -38,9 +38,10 @@ def predict(
         return
     shown = answers.table.head(20)
     terminal.table(
-        f"{answers.table.height} answers by version {answers.model_version}",
+        f"{terminal.counted(answers.table.height, 'answer')} by version {answers.model_version}",
         shown.columns,
         shown.rows(),
+        spare=["prediction_id"],
     )
     if answers.table.height > shown.height:
         terminal.say(f"… and {answers.table.height - shown.height} more; --out writes all of them")
@@ -51,7 +52,7 @@ def predict(
             "unlike anything in training"
         )
     for reason, count in answers.left_out.items():
-        terminal.say(f"{count} cycles left out: {reason}")
+        terminal.say(f"{terminal.counted(count, 'cycle')} left out: {reason}")
 
 
 def serve(

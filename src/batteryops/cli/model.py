@@ -268,6 +268,7 @@ GATES_SHOWN = {True: ("passed", "green"), False: ("failed", "red"), None: ("unkn
 def versions(config: Config = None, home: Home = None, as_json: Json = False) -> None:
     """List the registered versions, where each stands, and what it measured."""
     from batteryops.lifecycle.loading import open_registry
+    from batteryops.urls import masked
 
     settings = settings_of(config, home)
     found = open_registry(settings).versions()
@@ -275,7 +276,8 @@ def versions(config: Config = None, home: Home = None, as_json: Json = False) ->
         terminal.print_json([version.to_json() for version in found])
         return
     if not found:
-        terminal.say(f"{settings.tracking_uri} has no version yet; `batteryops train` makes one")
+        where = masked(settings.tracking_uri)
+        terminal.say(f"{where} has no version yet; `batteryops train` makes one")
         return
     terminal.table(
         f"versions of {settings.registry.model_name}",
@@ -292,6 +294,7 @@ def versions(config: Config = None, home: Home = None, as_json: Json = False) ->
             ]
             for version in found
         ],
+        spare=["created"],
     )
 
 
@@ -318,6 +321,8 @@ def promote(
         stands = "archived" if to == "champion" else "a candidate again"
         before = f"; version {promoted.replaced} is {stands}" if promoted.replaced else ""
         terminal.say(f"version {version} is @{to}{before} (ledger line {promoted.entry.sequence})")
+        if to == "champion":
+            terminal.say("a server that is running answers with it once it is started again")
 
 
 def show_results(results: "Iterable[ProtocolResult]") -> None:
@@ -330,7 +335,7 @@ def show_results(results: "Iterable[ProtocolResult]") -> None:
                 terminal.styled(result.protocol, "bold"),
                 terminal.styled("model", "bold"),
                 result.metrics.mae_ah,
-                f"{interval.low:.4g} to {interval.high:.4g}",
+                f"{interval.low:.3g} to {interval.high:.3g}",
                 result.metrics.mae_soh_points,
                 result.metrics.rmse_ah,
                 result.metrics.r2,
@@ -343,7 +348,7 @@ def show_results(results: "Iterable[ProtocolResult]") -> None:
         rows.extend(
             [
                 "",
-                terminal.styled(name, "dim"),
+                terminal.styled(name.replace("_", " "), "dim"),
                 metrics.mae_ah,
                 "",
                 metrics.mae_soh_points,
@@ -372,6 +377,7 @@ def show_results(results: "Iterable[ProtocolResult]") -> None:
             "test rows",
         ],
         rows,
+        spare=["RMSE Ah", "train rows", "MAE SoH points", "test rows", "worst asset, MAE Ah"],
     )
 
 
@@ -436,6 +442,7 @@ def show_verdict(verdict: "Verdict") -> None:
             ]
             for gate in verdict.results
         ],
+        spare=["reason", "gate"] if verdict.passed else ["metric", "protocol", "limit", "value"],
     )
 
 

@@ -1,12 +1,22 @@
 """Commands on the whole: demo, doctor, audit."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
 
 from batteryops.cli import terminal
 from batteryops.cli.options import Config, Home, Json, Source, settings_of
+
+DETAILS_SHOWN: Final = 120
+"""How many characters of a ledger line's details the table shows."""
+LISTED: Final = 3
+"""Lists with more items are counted rather than shown."""
+HASH: Final = re.compile(r"[0-9a-f]{64}")
+"""A SHA-256, of which the table shows the beginning."""
+HASH_SHOWN: Final = 12
 
 
 def doctor(config: Config = None, home: Home = None, as_json: Json = False) -> None:
@@ -26,9 +36,9 @@ def doctor(config: Config = None, home: Home = None, as_json: Json = False) -> N
                 [
                     check.store,
                     check.where,
-                    terminal.styled("reachable", "green")
+                    terminal.styled("in order", "green")
                     if check.reachable
-                    else terminal.styled("NOT reachable", "red"),
+                    else terminal.styled("NOT in order", "red"),
                     check.message,
                 ]
                 for check in examined.checks
@@ -64,12 +74,13 @@ def audit(
                     entry.sequence,
                     entry.at.strftime("%Y-%m-%d %H:%M:%S"),
                     entry.event,
-                    entry.subject,
-                    _short(entry.details),
-                    entry.hash[:12],
+                    HASH.sub(lambda found: found[0][:HASH_SHOWN], entry.subject),
+                    _told(entry.details),
+                    entry.hash[:HASH_SHOWN],
                 ]
                 for entry in entries
             ],
+            spare=["hash", "at"],
         )
         if check.intact:
             terminal.say(f"{check.length} lines, head {check.head}", label="intact", style="green")
@@ -81,9 +92,28 @@ def audit(
         raise typer.Exit(1)
 
 
-def _short(details: object, width: int = 100) -> str:
-    text = str(details)
-    return text if len(text) <= width else text[: width - 1] + "…"
+def _told(details: Mapping[str, Any]) -> str:
+    """Details in one line; what stands in full in --json is shortened here."""
+    told = "; ".join(
+        f"{name.replace('_', ' ')}: {_short(value)}" for name, value in details.items()
+    )
+    return told if len(told) <= DETAILS_SHOWN else told[: DETAILS_SHOWN - 1] + "…"
+
+
+def _short(value: object) -> str:
+    if isinstance(value, list):
+        return (
+            f"{len(value)} of them"
+            if len(value) > LISTED
+            else ", ".join(map(_short, value)) or "none"
+        )
+    if isinstance(value, dict):
+        return str(value.get("name", f"{len(value)} of them"))
+    if isinstance(value, str) and HASH.fullmatch(value):
+        return value[:HASH_SHOWN]
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value is None else str(value)
 
 
 def demo(

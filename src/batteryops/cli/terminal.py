@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -66,26 +67,66 @@ def styled(text: str, style: str) -> "Text":
     return Text(text, style=style)
 
 
-def table(title: "str | Text", columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table; numbers stand right, text is printed as it is, `styled` text in colour."""
+def table(
+    title: "str | Text",
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    spare: Sequence[str] = (),
+) -> None:
+    """Print a table; numbers stand right, text is printed as it is, `styled` text in colour.
+
+    Args:
+        title: stands above it.
+        columns: their headings.
+        rows: cells in the order of `columns`.
+        spare: columns to give up, in this order, where the terminal is too narrow for all; a line
+            says which are not shown.
+    """
     from rich.table import Table
 
+    out = console()
+    cells = [[_cell(value) for value in row] for row in rows]
+    longest = [max((len(row[at]) for row in cells), default=0) for at in range(len(columns))]
+    headings = [
+        textwrap.wrap(column, max(widest, *map(len, column.split()), 1)) or [""]
+        for column, widest in zip(columns, longest, strict=True)
+    ]
+    widths = [
+        max(min(widest, NEVER_WRAPPED), *map(len, heading))
+        for widest, heading in zip(longest, headings, strict=True)
+    ]
+    shown = list(range(len(columns)))
+    for name in spare:
+        if sum(widths[at] + 3 for at in shown) + 1 > out.width:
+            shown.remove(columns.index(name))
     grid = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
-    for position, column in enumerate(columns):
+    for at in shown:
         numeric = bool(rows) and all(
-            isinstance(row[position], int | float) or str(row[position]) in {"", "-"}
-            for row in rows
+            isinstance(row[at], int | float) or str(row[at]) in {"", "-"} for row in rows
         )
-        longest = max((len(str(row[position])) for row in rows), default=0)
         grid.add_column(
-            column,
+            "\n".join(headings[at]),
             justify="right" if numeric else "left",
             overflow="fold",
-            no_wrap=longest <= NEVER_WRAPPED,
+            no_wrap=longest[at] <= NEVER_WRAPPED,
         )
-    for row in rows:
-        grid.add_row(*(_cell(value) for value in row))
-    console().print(grid)
+    for row in cells:
+        grid.add_row(*(row[at] for at in shown))
+    out.print(grid)
+    hidden = [name for at, name in enumerate(columns) if at not in shown]
+    if hidden:
+        say(f"a wider terminal also shows {', '.join(hidden)}; --json has everything")
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun.
+
+    Examples:
+        >>> counted(1, "answer"), counted(2, "answer")
+        ('1 answer', '2 answers')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _cell(value: object) -> "Text":

@@ -42,7 +42,8 @@ def read_feature_table(
 
     Raises:
         DataError: a file that is missing, empty or unreadable, a missing column, text in a
-            numeric column, a row without an asset, or a cycle number with a fraction.
+            numeric column, a row without an asset, or a cycle number that is missing, below 1 or
+            no whole number.
     """
     table = _rename(_read(path))
     needed = ["asset_id", *features, *([LABEL] if labelled else [])]
@@ -64,8 +65,8 @@ def read_feature_table(
     for name, dtype in types.items():
         if not (table.schema[name].is_numeric() or table.schema[name] == pl.Null):
             raise DataError(f"{path}: column {name} is {table.schema[name]}, expected numbers")
-        if name == "op_index" and table.schema[name].is_float():
-            _check_whole(table[name], path)
+        if name == "op_index":
+            _check_counted(table[name], path)
         try:
             table = table.with_columns(pl.col(name).cast(dtype))
         except pl.exceptions.PolarsError as error:
@@ -90,20 +91,31 @@ def _check_assets(asset_id: pl.Series, path: Path) -> None:
             f"{path}: column asset_id is {asset_id.dtype} in all {len(asset_id)} rows; "
             "expected one text or number per row"
         )
-    if nameless := int((asset_id.is_null() | (asset_id.cast(pl.String) == "")).sum()):
+    if nameless := int(_is_nameless(asset_id).sum()):
         raise DataError(
             f"{path}: asset_id is empty in {nameless} of {len(asset_id)} rows; "
             "every row needs the asset it is of"
         )
 
 
-def _check_whole(op_index: pl.Series, path: Path) -> None:
-    """Raise where a cycle's number has a fraction, which a cast would cut off."""
-    fractions = op_index.filter(op_index != op_index.round())
-    if len(fractions):
+def _is_nameless(asset_id: pl.Series) -> pl.Series:
+    """Where no asset is named: null, blank, or the NaN that other libraries write for null."""
+    named = asset_id.cast(pl.String).str.strip_chars() != ""
+    if asset_id.dtype.is_float():
+        named &= asset_id.is_not_nan()
+    return ~named.fill_null(value=False)
+
+
+def _check_counted(op_index: pl.Series, path: Path) -> None:
+    """Raise where a cycle's number is no whole number from 1, which a cast might cut off."""
+    counted = op_index >= 1
+    if not op_index.dtype.is_integer():
+        counted &= op_index == op_index.cast(pl.Float64).round()
+    wrong = op_index.filter(~counted.fill_null(value=False))
+    if len(wrong):
         raise DataError(
-            f"{path}: op_index is no whole number in {len(fractions)} of {len(op_index)} rows, "
-            f"such as {fractions[0]}; cycles are counted 1, 2, 3"
+            f"{path}: op_index is no whole number from 1 in {len(wrong)} of {len(op_index)} rows, "
+            f"such as {wrong[0]}; cycles are counted 1, 2, 3"
         )
 
 

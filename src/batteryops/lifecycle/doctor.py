@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
-
 from batteryops.errors import BatteryOpsError
 from batteryops.lifecycle.loading import open_registry
+from batteryops.lifecycle.promotion import unrecorded
 from batteryops.records.ledger import Ledger
 from batteryops.records.predictions import PredictionLog
 from batteryops.settings import Settings
 from batteryops.telemetry import Lake
+from batteryops.urls import masked
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,7 @@ class Examined:
 
 def examine(settings: Settings) -> Examined:
     """Look at every store. Stores that do not exist yet are made, as their first use would."""
+    artifact_root = masked(settings.artifact_root)
     checks = (
         _check("home", str(settings.home), lambda: _writable(settings.home)),
         _check("data", str(settings.data or "not set"), lambda: _data(settings.data)),
@@ -68,28 +69,15 @@ def examine(settings: Settings) -> Examined:
         _check("prediction log", masked(settings.predictions_url), lambda: _log(settings)),
         _check("ledger", masked(settings.ledger_url), lambda: _ledger(settings)),
         _check("registry", masked(settings.tracking_uri), lambda: _registry(settings)),
+        _check("artifacts", artifact_root, lambda: _artifacts(settings)),
+        _check("registrations", masked(settings.ledger_url), lambda: _registrations(settings)),
     )
     document = settings.model_dump(mode="json")
     for name in ("predictions_url", "ledger_url"):
         document["records"][name] = masked(getattr(settings, name))
     document["registry"]["tracking_uri"] = masked(settings.tracking_uri)
-    document["registry"]["artifact_root"] = settings.artifact_root
+    document["registry"]["artifact_root"] = artifact_root
     return Examined(document, checks)
-
-
-def masked(url: str) -> str:
-    """A URL without its password.
-
-    Examples:
-        >>> masked("postgresql+psycopg://ops:secret@db/records")
-        'postgresql+psycopg://ops:***@db/records'
-        >>> masked("sqlite:///home/ledger.db")
-        'sqlite:///home/ledger.db'
-    """
-    try:
-        return sa.make_url(url).render_as_string(hide_password=True)
-    except sa.exc.ArgumentError:
-        return url.rpartition("@")[2]
 
 
 def _check(store: str, where: str, look: Callable[[], str]) -> StoreCheck:
@@ -137,6 +125,20 @@ def _registry(settings: Settings) -> str:
     versions = open_registry(settings).versions()
     champion = next((v.version for v in versions if "champion" in v.aliases), None)
     return f"{len(versions)} versions, champion: {champion or 'none'}"
+
+
+def _artifacts(settings: Settings) -> str:
+    return f"can be kept at {open_registry(settings).check_artifacts()}"
+
+
+def _registrations(settings: Settings) -> str:
+    """Whether the ledger names every version; one that it does not name can still be reached."""
+    versions = open_registry(settings).versions()
+    with Ledger(settings.ledger_url) as ledger:
+        missing = ", ".join(str(found.version) for found in unrecorded(versions, settings, ledger))
+    if missing:
+        return f"no ledger line for version {missing}; promoting one writes its line first"
+    return "every version has its ledger line"
 
 
 def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:  # noqa: ANN401 - any JSON document

@@ -14,6 +14,7 @@ from batteryops.errors import DataError
 from batteryops.features.files import SUFFIXES, read_feature_table
 from batteryops.features.validation import check_table, problems
 from batteryops.features.views import FeatureView, feature_table, matrix
+from batteryops.files import table_columns
 from batteryops.lifecycle.evaluation import nominal_capacities
 from batteryops.lifecycle.loading import LoadedModel, load_model
 from batteryops.lifecycle.preparation import refuse_wrong_units
@@ -101,7 +102,7 @@ def _features_of(
     """Features of what can be answered, and how many cycles are left out for which reason."""
     if file.suffix == ".json":
         return _from_json(file, view), {}
-    if file.suffix in SUFFIXES and set(view.required) & set(_columns(file)):
+    if file.suffix in SUFFIXES and set(view.required) & set(table_columns(file)):
         return read_feature_table(file, view.names, labelled=False), {}
     recording = read(file, kinds=view.kinds)
     report = check_recording(recording, settings.profile_of, settings.quality)
@@ -110,14 +111,6 @@ def _features_of(
     counts = aside.group_by("check").agg(pl.struct("asset_id", "op_index").n_unique()).sort("check")
     table = report.kept(feature_table(view, recording), "prediction")
     return table, dict(counts.iter_rows())
-
-
-def _columns(file: Path) -> list[str]:
-    try:
-        scan = pl.scan_csv(file) if file.suffix == ".csv" else pl.scan_parquet(file)
-        return scan.collect_schema().names()
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
-        return []  # the reader that gets the file says what is wrong with it
 
 
 def _from_json(file: Path, view: FeatureView) -> pl.DataFrame:

@@ -1,5 +1,6 @@
 """From a recording to rows that may train a model, with every row set aside on record."""
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
@@ -16,6 +17,7 @@ from batteryops.quality.checks import (
     check_recording,
 )
 from batteryops.quality.quarantine import QuarantineStore
+from batteryops.quality.report import NO_LABEL, QUARANTINED_SHARE
 from batteryops.records.ledger import DATA_INGESTED, Entry, Ledger
 from batteryops.schema import FEATURE_KEY, LABEL, Recording, fingerprint
 from batteryops.settings import Settings
@@ -24,6 +26,9 @@ from batteryops.telemetry import Lake
 MEANS: Final = MeanColumns(
     voltage="voltage_V_mean", current="current_A_mean", temperature="temperature_C_mean"
 )
+
+MESSAGES_TOLD: Final = 3
+"""How many messages of one sort a refusal repeats before it counts the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +106,47 @@ def ingest_recording(recording: Recording, settings: Settings) -> Ingested:
 
 
 def refuse_unless_accepted(report: QualityReport, source: str) -> None:
-    """Raise with every broken limit when a data set may not be used.
+    """Raise with the broken limits, and the commonest reasons, when a data set may not be used.
 
     Raises:
         DataError: when `report` does not accept the data.
     """
-    if not report.accepted:
-        broken = "; ".join(check.message for check in report.checks if check.exceeded)
-        raise DataError(f"{source} may not be used: {broken}")
+    broken = {check.name: check for check in report.checks if check.exceeded}
+    if not broken:
+        return
+    share = broken.pop(QUARANTINED_SHARE, None)
+    told = _told(
+        [check.message for check in report.checks if check.exceeded and check is not share], "more"
+    )
+    reasons = _commonest_reasons(report, besides={NO_LABEL, *broken})
+    if share and (reasons or not broken):
+        told += [share.message, *_told(reasons, "more reasons")]
+    raise DataError(
+        f"{source} may not be used: {'; '.join(told)}; "
+        "`batteryops data check --source SOURCE --list` names each cycle with its reason"
+    )
+
+
+def _commonest_reasons(report: QualityReport, besides: Collection[str]) -> list[str]:
+    """One line per check that set cycles aside, the commonest first, each with an example."""
+    reasons = (
+        report.quarantine.filter(~pl.col("check").is_in(sorted(besides)))
+        .group_by("check")
+        .agg(pl.struct(FEATURE_KEY).n_unique().alias("cycles"), pl.col("reason").first())
+        .sort("cycles", "check", descending=[True, False])
+    )
+    return [
+        f"{cycles} for {check.replace('_', ' ')}, such as: {reason}"
+        for check, cycles, reason in reasons.iter_rows()
+    ]
+
+
+def _told(messages: list[str], rest: str) -> list[str]:
+    """The first few messages, and how many are not told."""
+    told = messages[:MESSAGES_TOLD]
+    if len(messages) > MESSAGES_TOLD:
+        told.append(f"and {len(messages) - MESSAGES_TOLD} {rest}")
+    return told
 
 
 def refuse_wrong_units(report: QualityReport, source: str) -> None:
@@ -119,7 +157,7 @@ def refuse_wrong_units(report: QualityReport, source: str) -> None:
     """
     wrong = [check.message for check in report.checks if check.name == "unit" and check.exceeded]
     if wrong:
-        raise DataError(f"{source} may not be used: {'; '.join(wrong)}")
+        raise DataError(f"{source} may not be used: {'; '.join(_told(wrong, 'more'))}")
 
 
 def prepare(recording: Recording, view: FeatureView, settings: Settings) -> Prepared:

@@ -1,7 +1,7 @@
 """Putting a version in service: gates first, then the alias, then the ledger."""
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +10,16 @@ from typing import Any, Final
 from batteryops.errors import GateError, RegistryError
 from batteryops.evaluation.gates import Verdict
 from batteryops.lifecycle.loading import load_model, open_registry
-from batteryops.records.ledger import MODEL_PROMOTED, Entry, Ledger
-from batteryops.registry.mlflow_tracking import ALIASES, CHAMPION
+from batteryops.records.ledger import MODEL_PROMOTED, MODEL_REGISTERED, Entry, Ledger
+from batteryops.registry.mlflow_tracking import ALIASES, CHAMPION, ModelVersion
 from batteryops.settings import Settings
 
 PROMOTION_FAILED: Final = "promotion_failed"
 """The ledger's event for a promotion that the registry did not carry out."""
+
+
+RECOVERED: Final = "the line was missing: registration ended before it was written"
+"""Noted in a registration's line that a promotion wrote in its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,9 @@ def promote(
     the ledger before anything moves: a process that is killed in between leaves a decision that
     was not carried out, which promoting again carries out, and never a change without a record.
 
+    A version whose registration is not on the ledger, as the process that registered it was
+    killed, gets that line first, with a note that it was recovered; also when a gate says no.
+
     Args:
         version: the registry's number.
         settings: where registry and ledger are.
@@ -81,15 +88,26 @@ def promote(
         raise GateError("--force was given without --reason; say why, it is kept in the ledger")
     package = load_model(str(version), settings).package
     verdict = Verdict.from_json(package.document("gates"))
-    if not verdict.passed and not force:
-        raise GateError(
-            f"version {version} cannot be promoted, it failed {len(verdict.failures)} "
-            f"gate{'s' * (len(verdict.failures) > 1)}: {'; '.join(verdict.reasons)}; "
-            "overrule with --force --reason TEXT"
-        )
     forced = force and not verdict.passed
     registry = open_registry(settings)
     with _one_at_a_time(settings.home), Ledger(settings.ledger_url) as ledger:
+        for found in unrecorded([registry.version(version)], settings, ledger):
+            ledger.append(
+                MODEL_REGISTERED,
+                f"{settings.registry.model_name}/{version}",
+                {
+                    "run_id": found.run_id,
+                    "package_fingerprint": package.fingerprint,
+                    "gates_passed": verdict.passed,
+                    "recovered": RECOVERED,
+                },
+            )
+        if not verdict.passed and not force:
+            raise GateError(
+                f"version {version} cannot be promoted, it failed {len(verdict.failures)} "
+                f"gate{'s' * (len(verdict.failures) > 1)}: {'; '.join(verdict.reasons)}; "
+                "overrule with --force --reason TEXT"
+            )
         before = registry.find_alias(to)
         replaced = before.version if before is not None and before.version != version else None
         entry = ledger.append(
@@ -117,6 +135,27 @@ def promote(
             )
             raise
     return Promoted(version, to, replaced, forced, entry)
+
+
+def unrecorded(
+    versions: Iterable[ModelVersion], settings: Settings, ledger: Ledger
+) -> list[ModelVersion]:
+    """Those versions whose registration is not on the ledger.
+
+    Numbers begin again in a new registry, so that a line must name the version's run as well.
+
+    Raises:
+        RecordsError: the ledger is out of reach.
+    """
+    recorded = {
+        (entry.subject, entry.details.get("run_id")) for entry in ledger.entries(MODEL_REGISTERED)
+    }
+    name = settings.registry.model_name
+    return [
+        version
+        for version in versions
+        if (f"{name}/{version.version}", version.run_id) not in recorded
+    ]
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from batteryops.settings import QualitySettings
 SERIES: Final = ("discharge", "charge")
 """Kinds whose record is a series of samples; impedance has none, a trip may be summarised."""
 
+MOST: Final = 0.5  # of an asset's discharges; single runs may have failed
 QUANTILE_IN_USE: Final = 0.9  # of the current's size: above the rests in a record
 
 QUANTITY: Final = {"voltage_v": "voltage", "current_a": "current", "temperature_c": "temperature"}
@@ -102,14 +103,18 @@ def _typical(recording: Recording) -> pl.DataFrame:
 
 
 def _positive_discharges(facts: pl.DataFrame) -> list[UnitSuspicion]:
-    """Assets whose discharges all show a current that charges."""
+    """Assets most of whose discharges only ever show a current that charges."""
     flipped = (
         facts.filter(IS_DISCHARGE & (pl.col("n") > 0))
         .group_by("asset_id")
         .agg(
-            turned=((pl.col("current_a_max") > pl.col("load_a")) & (pl.col("delivered_ah") == 0))
+            turned=(
+                (pl.col("current_a_max") > pl.col("load_a"))
+                & (pl.col("current_a_min") > -pl.col("load_a"))
+            )
             .fill_null(value=False)
-            .all(),
+            .mean()
+            > MOST,
             value=pl.col("current_a_max").median(),
         )
         .filter("turned")

@@ -92,10 +92,17 @@ def unit_verdicts(
             max((s.value for s in found), default=None),
             None,
             set_aside.height,
-            "; ".join(s.message for s in found) or f"{quantity} in the expected unit",
+            _of_all(found) or f"{quantity} in the expected unit",
             exceeded=bool(found),
         )
         yield Verdict(result, set_aside.select(list(QUARANTINE)))
+
+
+def _of_all(suspicions: Sequence[UnitSuspicion]) -> str:
+    """What is suspected of the first asset, and how many more are alike."""
+    told = "".join(suspicion.message for suspicion in suspicions[:1])
+    more = len(suspicions) - 1
+    return f"{told} (and {more} more asset{'s' * (more > 1)} likewise)" if more > 0 else told
 
 
 def with_share(verdict: Verdict, share: float, limit: float, of: str) -> Verdict:

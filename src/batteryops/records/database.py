@@ -17,10 +17,11 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, 
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from batteryops.errors import RecordsError
+from batteryops.urls import hidden, masked
 
-Store = Literal["predictions", "ledger"]
+StoreName = Literal["predictions", "ledger"]
 
-TITLES: Final[dict[Store, str]] = {"predictions": "prediction log", "ledger": "ledger"}
+TITLES: Final[dict[StoreName, str]] = {"predictions": "prediction log", "ledger": "ledger"}
 _SQLITE: Final = ("sqlite", "sqlite+pysqlite")
 _POSTGRESQL: Final = ("postgresql", "postgresql+psycopg", "postgres")
 _WAIT_S: Final = 10  # for another process's lock, or for a server to answer
@@ -36,10 +37,10 @@ class Database:
         store: which one.
     """
 
-    def __init__(self, engine: Engine, store: Store) -> None:
+    def __init__(self, engine: Engine, store: StoreName) -> None:
         self.engine = engine
-        self.store: Final[Store] = store
-        self.address: Final = address(engine.url)
+        self.store: Final[StoreName] = store
+        self.address: Final = _shown(engine.url)
         self._is_sqlite = engine.dialect.name == "sqlite"
         self._writer = engine.execution_options(sqlite_begin="IMMEDIATE")
         self._path = Path(str(engine.url.database)) if self._is_sqlite else None
@@ -105,7 +106,7 @@ class Database:
             raise _unusable(self.store, self.engine.url, error) from error
 
 
-def open_database(url: str, store: Store) -> Database:
+def open_database(url: str, store: StoreName) -> Database:
     """Connect to a store, making and migrating what is missing.
 
     Processes that open the same store at once wait for the first one's migration. This is the
@@ -134,36 +135,39 @@ def open_database(url: str, store: Store) -> Database:
     return database
 
 
-def address(url: URL) -> str:
-    """The URL as it may be shown: passwords masked, also one given after the question mark."""
-    hidden = {name: "***" for name in url.query if "password" in name}
-    return url.update_query_dict(hidden).render_as_string(hide_password=True)
-
-
-def version_table(store: Store) -> str:
+def version_table(store: StoreName) -> str:
     """The table that names a store's last migration: one each, as both may share a database."""
     return f"{store}_version"
 
 
-def _parse(url: str, store: Store) -> URL:
+def _parse(url: str, store: StoreName) -> URL:
     expected = "expected sqlite:///PATH or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
     try:
         parsed = make_url(url)
-    except (ArgumentError, ValueError) as error:  # the text may hold a password: not shown
-        raise RecordsError(f"the URL of the {TITLES[store]} cannot be read; {expected}") from error
-    if parsed.drivername in _SQLITE:
-        if not parsed.database or parsed.database == ":memory:" or parsed.query:
+    except (ArgumentError, ValueError) as error:  # whose text may hold a password
+        raise RecordsError(
+            f"the URL of the {TITLES[store]}, {masked(url)!r}, cannot be read; {expected}"
+        ) from error
+    is_sqlite = parsed.drivername in _SQLITE
+    if "\0" in url or (not is_sqlite and "@" in f"{parsed.host}{parsed.database}"):
+        raise RecordsError(
+            f"the URL of the {TITLES[store]}, {masked(url)!r}, holds an unescaped @ or "
+            f"a null byte; write @ in a password as %40; {expected}"
+        )
+    if is_sqlite:
+        plain = parsed == URL.create(parsed.drivername, database=parsed.database)
+        if not plain or not parsed.database or parsed.database == ":memory:":
             raise RecordsError(
-                f"the {TITLES[store]} at {address(parsed)} would not outlive the process or is "
+                f"the {TITLES[store]} at {_shown(parsed)} would not outlive the process or is "
                 "no plain path; expected sqlite:///PATH"
             )
         return parsed
     if parsed.drivername in _POSTGRESQL:
         return parsed.set(drivername="postgresql+psycopg")
-    raise RecordsError(f"the {TITLES[store]} cannot live at {address(parsed)}; {expected}")
+    raise RecordsError(f"the {TITLES[store]} cannot live at {_shown(parsed)}; {expected}")
 
 
-def _prepare_file(url: URL, store: Store) -> None:
+def _prepare_file(url: URL, store: StoreName) -> None:
     """Make the folder, and the file in write-ahead mode, which stays with the file."""
     path = Path(str(url.database))
     deadline = time.monotonic() + _WAIT_S
@@ -183,7 +187,7 @@ def _prepare_file(url: URL, store: Store) -> None:
         raise _unusable(store, url, error) from error
     if mode != "wal":
         raise RecordsError(
-            f"the {TITLES[store]} at {address(url)} cannot be kept in write-ahead mode "
+            f"the {TITLES[store]} at {_shown(url)} cannot be kept in write-ahead mode "
             f"(SQLite says {mode!r}); put it on a local disk"
         )
 
@@ -215,7 +219,7 @@ def _postgresql_engine(url: URL) -> Engine:
         )
     except ImportError as error:
         raise RecordsError(
-            f"{address(url)} needs the PostgreSQL driver; install batteryops[postgresql]"
+            f"{_shown(url)} needs the PostgreSQL driver; install batteryops[postgresql]"
         ) from error
 
     @event.listens_for(engine, "connect")
@@ -275,24 +279,27 @@ def _steps(connection: Connection, scripts: ScriptDirectory, database: Database)
     return ordered[known.index(current) + 1 :]
 
 
-def _context(connection: Connection, store: Store) -> MigrationContext:
+def _context(connection: Connection, store: StoreName) -> MigrationContext:
     return MigrationContext.configure(connection, opts={"version_table": version_table(store)})
 
 
-def _lock_key(store: Store) -> int:
+def _lock_key(store: StoreName) -> int:
     """The store's number among PostgreSQL's advisory locks, which are 64-bit and unnamed."""
     digest = hashlib.sha256(f"batteryops.records.{store}".encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
-def _unusable(store: Store, url: URL, error: Exception) -> RecordsError:
+def _shown(url: URL) -> str:
+    return masked(url.render_as_string(hide_password=False))
+
+
+def _unusable(store: StoreName, url: URL, error: Exception) -> RecordsError:
     cause = getattr(error, "orig", None) or error
     reason = " ".join(str(cause).split()) or type(cause).__name__
-    if url.password:
-        reason = reason.replace(url.password, "***")
+    reason = hidden(reason, url.render_as_string(hide_password=False))
     remedy = (
         "check that the path is a database, that its folder can be written and the disk has room"
         if url.drivername in _SQLITE
         else "check that the server is up and that the URL names a user who may use the database"
     )
-    return RecordsError(f"the {TITLES[store]} at {address(url)} is not usable: {reason}; {remedy}")
+    return RecordsError(f"the {TITLES[store]} at {_shown(url)} is not usable: {reason}; {remedy}")

@@ -6,13 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final
 
 import sqlalchemy as sa
 
 from batteryops.errors import RecordsError
-from batteryops.records.database import open_database
+from batteryops.records.database import StoreName
+from batteryops.records.store import Store
 
 DATA_INGESTED: Final = "data_ingested"
 GATE_VERDICT: Final = "gate_verdict"
@@ -126,7 +126,7 @@ def seal(row: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical(dict(row)).encode()).hexdigest()
 
 
-class Ledger:
+class Ledger(Store):
     """The ledger at a URL; safe between threads and between processes.
 
     The chain shows any change within it. That entries were cut off at its end, or that all of it
@@ -139,8 +139,7 @@ class Ledger:
         RecordsError: from here and every method, when the database is out of reach or refuses.
     """
 
-    def __init__(self, url: str) -> None:
-        self._database = open_database(url, "ledger")
+    name: ClassVar[StoreName] = "ledger"
 
     def append(
         self, event: str, subject: str, details: Mapping[str, Any], actor: str | None = None
@@ -226,25 +225,6 @@ class Ledger:
             first_broken=None,
             problem=None,
         )
-
-    def ping(self) -> None:
-        """Return when the ledger answers."""
-        self._database.ping()
-
-    def close(self) -> None:
-        """Give all connections back."""
-        self._database.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _newest(limit: int | None) -> sa.Select[Any]:

@@ -4,13 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, ClassVar, Final, Literal
 
 import sqlalchemy as sa
 
 from batteryops.errors import RecordsError
-from batteryops.records.database import open_database
+from batteryops.records.database import StoreName
+from batteryops.records.store import Store
 
 Status = Literal["ok", "out_of_domain", "unknown"]
 
@@ -144,7 +144,7 @@ class PredictionRecord:
 _NAMES: Final = tuple(field.name for field in fields(PredictionRecord))
 
 
-class PredictionLog:
+class PredictionLog(Store):
     """The prediction log at a URL; safe between threads.
 
     Args:
@@ -154,8 +154,7 @@ class PredictionLog:
         RecordsError: from here and every method, when the database is out of reach or refuses.
     """
 
-    def __init__(self, url: str) -> None:
-        self._database = open_database(url, "predictions")
+    name: ClassVar[StoreName] = "predictions"
 
     def append(self, records: Sequence[PredictionRecord]) -> None:
         """Write records, all or none; they are on disk when this returns.
@@ -192,25 +191,6 @@ class PredictionLog:
             query = query.where(PREDICTIONS.c.vehicle_id == vehicle_id)
         with self._database.read() as connection:
             return [_record(row) for row in connection.execute(query)]
-
-    def ping(self) -> None:
-        """Return when the log answers."""
-        self._database.ping()
-
-    def close(self) -> None:
-        """Give all connections back."""
-        self._database.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _record(row: sa.Row[Any]) -> PredictionRecord:

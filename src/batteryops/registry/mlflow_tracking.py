@@ -1,85 +1,36 @@
 """Runs, versions and aliases of the model, on MLflow."""
 
-import math
-import secrets
-import shutil
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from batteryops.errors import PackageError, RegistryError
+from batteryops.errors import BatteryOpsError, RegistryError
 from batteryops.models.manifest import read_manifest
+from batteryops.registry.artifacts import check_place
+from batteryops.registry.package_cache import keep
 from batteryops.registry.store import first_line, open_client
+from batteryops.registry.versions import (
+    ALIASES,
+    ARCHIVED_TAG,
+    CHALLENGER,
+    CHAMPION,
+    FINGERPRINT_TAG,
+    ModelVersion,
+    Status,
+)
+from batteryops.urls import hidden, masked
 
-Status = Literal["candidate", "challenger", "champion", "archived"]
-
-CHAMPION: Final = "champion"
-CHALLENGER: Final = "challenger"
-ALIASES: Final = (CHAMPION, CHALLENGER)
+__all__ = ["ALIASES", "CHALLENGER", "CHAMPION", "ModelRegistry", "ModelVersion", "Status"]
 
 PACKAGE: Final = "package"
 """Where in a run's artifacts its model package lies."""
 
-FINGERPRINT_TAG: Final = "package_fingerprint"
-GATES_TAG: Final = "gates_passed"
-ARCHIVED_TAG: Final = "archived"
 _PAGE: Final = 200
-
-
-@dataclass(frozen=True, slots=True)
-class ModelVersion:
-    """A registered version, and where it stands.
-
-    Args:
-        version: 1 for the first.
-        run_id: of the run that made it.
-        created_at: UTC.
-        aliases: it holds, sorted, without `@`.
-        status: `champion` or `challenger` by alias, else `archived` or `candidate`.
-        tags: of the version.
-        metrics: of its run, by the names they were logged under.
-    """
-
-    version: int
-    run_id: str
-    created_at: datetime
-    aliases: tuple[str, ...]
-    status: Status
-    tags: Mapping[str, str]
-    metrics: Mapping[str, float]
-
-    @property
-    def gates_passed(self) -> bool | None:
-        """What the gates said when it was registered; None when nobody noted it."""
-        noted = self.tags.get(GATES_TAG)
-        return None if noted is None else noted.lower() == "true"
-
-    @property
-    def package_fingerprint(self) -> str | None:
-        """Fingerprint of its package's manifest."""
-        return self.tags.get(FINGERPRINT_TAG)
-
-    def to_json(self) -> dict[str, Any]:
-        """As a JSON document; a metric that is not a finite number is null."""
-        return {
-            "version": self.version,
-            "run_id": self.run_id,
-            "created_at": self.created_at.isoformat(),
-            "aliases": list(self.aliases),
-            "status": self.status,
-            "gates_passed": self.gates_passed,
-            "tags": dict(self.tags),
-            "metrics": {
-                name: value if math.isfinite(value) else None
-                for name, value in self.metrics.items()
-            },
-        }
+_URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 class ModelRegistry:
@@ -282,12 +233,17 @@ class ModelRegistry:
         return self.version(version)
 
     def archive(self, version: int) -> ModelVersion:
-        """Retire a version: it keeps its package and loses its aliases.
+        """Retire a version: it keeps its package and no longer challenges.
 
         Raises:
-            RegistryError: when there is no such version.
+            RegistryError: when there is no such version, or it is the champion.
         """
         before = self.version(version)
+        if CHAMPION in before.aliases:
+            raise RegistryError(
+                f"version {version} is @champion and cannot be archived, as nothing would answer; "
+                "promote another version first, which archives this one"
+            )
         with self._asked(f"archive version {version}"):
             for alias in before.aliases:
                 self._client.delete_registered_model_alias(self.model_name, alias)
@@ -299,8 +255,7 @@ class ModelRegistry:
     def package_of(self, version: int | str, cache_folder: Path) -> Path:
         """The model package of a version, fetched into a folder of its own once.
 
-        What lies in the cache, and what arrives, must have the fingerprint that was registered;
-        `models.package.load_package` then checks every file against that manifest.
+        A copy in the cache that was damaged or half written is replaced by a fresh one.
 
         Args:
             version: a number or an alias.
@@ -308,28 +263,43 @@ class ModelRegistry:
 
         Raises:
             RegistryError: when there is no such version, or its package is not where the registry
-                says, or another one is.
+                says, is damaged there, or is another one.
         """
         found = self.version_at(version) if isinstance(version, str) else self.version(version)
-        expected = found.package_fingerprint or ""
+        named = f"version {found.version}"
+        expected = found.package_fingerprint
+        if expected is None:
+            raise RegistryError(
+                f"{named} of {self.model_name} has no tag {FINGERPRINT_TAG}: it was registered by "
+                "other means; register a model with `batteryops train`"
+            )
+
+        def fetch(into: Path) -> Path:
+            with self._asked(f"fetch the package of {named}"):
+                into.mkdir(parents=True)
+                return Path(self._client.download_artifacts(found.run_id, PACKAGE, str(into)))
+
         folder = cache_folder / f"{self.model_name}-{found.version}-{expected[:12]}"
-        if _fingerprint(folder) == expected:
-            return folder
-        partial = cache_folder / f".{folder.name}.{secrets.token_hex(4)}.partial"
-        try:
-            with self._asked(f"fetch the package of version {found.version}"):
-                partial.mkdir(parents=True)
-                arrived = Path(self._client.download_artifacts(found.run_id, PACKAGE, str(partial)))
-            if _fingerprint(arrived) != expected:
-                raise RegistryError(
-                    f"the artifacts of version {found.version} (run {found.run_id}) hold no "
-                    f"package with the registered fingerprint {expected}; they were changed or "
-                    "removed: restore the artifact folder, or train again"
-                )
-            _put(arrived, folder, expected)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-        return folder
+        return keep(folder, expected, fetch, named=f"{named} (run {found.run_id})")
+
+    def check_artifacts(self) -> str:
+        """Look whether new runs can keep their artifacts, and say where.
+
+        A folder is made as the first run would, and written to; a place elsewhere is listed.
+
+        Returns:
+            Its URI without passwords.
+
+        Raises:
+            RegistryError: when it cannot be written to, or does not answer.
+        """
+        with self._asked("look up the experiment"):
+            found = self._client.get_experiment_by_name(self.experiment)
+        place = self.artifact_root if found is None else found.artifact_location
+        if place is None:
+            return "left to the server until the first run"
+        check_place(place, self.tracking_uri)
+        return masked(place)
 
     @cached_property
     def _client(self) -> Any:  # noqa: ANN401 - MLflow publishes no types
@@ -339,13 +309,14 @@ class ModelRegistry:
     def _asked(self, doing: str) -> Iterator[None]:
         """Turn what MLflow raises into a RegistryError that says what was being done."""
         _ = self._client  # opened first: MLflow must be imported in its own way
-        from mlflow.exceptions import MlflowException  # noqa: PLC0415 - heavy, see store
-
         try:
             yield
-        except (MlflowException, SQLAlchemyError, OSError) as error:
+        except BatteryOpsError:
+            raise
+        except Exception as error:  # MLflow lets through what any storage library raises
+            reason = hidden(first_line(error), self.tracking_uri, self.artifact_root or "")
             raise RegistryError(
-                f"could not {doing} in {self.tracking_uri}: {first_line(error)}"
+                f"could not {doing} in {masked(self.tracking_uri)}: {reason}"
             ) from error
 
     def _experiment_id(self) -> str:
@@ -429,29 +400,6 @@ class ModelRegistry:
 
 def _location(root: str | Path | None) -> str | None:
     """A folder as an absolute file URI, so that the working folder does not matter later."""
-    if root is None or (isinstance(root, str) and "://" in root):
-        return None if root is None else str(root)
+    if root is None or (isinstance(root, str) and _URI.match(root)):
+        return root
     return Path(root).resolve().as_uri()
-
-
-def _fingerprint(folder: Path) -> str | None:
-    try:
-        return read_manifest(folder).fingerprint
-    except PackageError:
-        return None
-
-
-def _put(arrived: Path, folder: Path, fingerprint: str) -> None:
-    """Move a package into the cache, where another process may be doing the same."""
-    try:
-        arrived.rename(folder)
-    except OSError as error:
-        if _fingerprint(folder) == fingerprint:
-            return
-        shutil.rmtree(folder, ignore_errors=True)  # something else under its name
-        try:
-            arrived.rename(folder)
-        except OSError:
-            raise RegistryError(
-                f"package cannot be kept at {folder}: {error.strerror}; name another cache folder"
-            ) from error

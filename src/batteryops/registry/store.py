@@ -13,10 +13,11 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import requests
-from sqlalchemy import create_engine, make_url
+from sqlalchemy import URL, create_engine, make_url
 from sqlalchemy.exc import SADeprecationWarning, SQLAlchemyError
 
 from batteryops.errors import RegistryError
+from batteryops.urls import hidden, masked
 
 _ENVIRONMENT: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -44,15 +45,17 @@ def open_client(tracking_uri: str, artifact_root: str | None) -> Any:  # noqa: A
     Raises:
         RegistryError: when the store is of a kind that is not served, or does not answer.
     """
-    scheme = urlsplit(tracking_uri).scheme
+    shown = masked(tracking_uri)
+    scheme, colon, _ = tracking_uri.partition(":")
+    scheme = scheme.lower()
+    if not colon or scheme in {"", "file"}:
+        raise RegistryError(f"tracking URI {shown!r} is a folder; {_EXPECTED}")
     if scheme in {"http", "https"}:
         _ask_server(tracking_uri)
-    elif scheme.startswith("sqlite"):
+    elif scheme in {"sqlite", "sqlite+pysqlite"}:
         _make_sqlite(tracking_uri, artifact_root)
-    elif scheme and scheme != "file":
-        _ask_database(tracking_uri)
     else:
-        raise RegistryError(f"tracking URI {tracking_uri!r} is a folder; {_EXPECTED}")
+        _ask_database(tracking_uri)
     with _quiet():
         # 1 s of imports, and it reads the environment while it is imported
         from mlflow.exceptions import MlflowException  # noqa: PLC0415
@@ -60,8 +63,9 @@ def open_client(tracking_uri: str, artifact_root: str | None) -> Any:  # noqa: A
 
         try:
             return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
-        except (MlflowException, SQLAlchemyError) as error:
-            raise RegistryError(f"MLflow store {tracking_uri}: {first_line(error)}") from error
+        except (MlflowException, SQLAlchemyError, ImportError, ValueError) as error:
+            reason = hidden(first_line(error), tracking_uri)
+            raise RegistryError(f"MLflow store {shown}: {reason}") from error
 
 
 def first_line(error: BaseException) -> str:
@@ -84,40 +88,56 @@ def _quiet() -> Iterator[None]:
 
 
 def _ask_server(tracking_uri: str) -> None:
+    shown = masked(tracking_uri)
+    try:
+        parts = urlsplit(tracking_uri)
+        _ = parts.port  # which is read only now
+    except ValueError:
+        parts = None
+    if parts is None or not parts.hostname:
+        raise RegistryError(f"tracking URI {shown!r} names no server; {_EXPECTED}")
     try:
         requests.get(f"{tracking_uri.rstrip('/')}/health", timeout=_SERVER_TIMEOUT_S)
     except (requests.RequestException, ValueError) as error:
         raise RegistryError(
-            f"MLflow server {tracking_uri} does not answer within {_SERVER_TIMEOUT_S:g} s "
+            f"MLflow server {shown} does not answer within {_SERVER_TIMEOUT_S:g} s "
             f"({type(error).__name__}); start it, or set registry.tracking_uri"
         ) from error
 
 
 def _ask_database(tracking_uri: str) -> None:
-    try:
-        engine = create_engine(tracking_uri)
-    except (SQLAlchemyError, ModuleNotFoundError, ValueError) as error:
+    shown = masked(tracking_uri)
+    url = _parse(tracking_uri)
+    if "@" in f"{url.host}{url.database}":
         raise RegistryError(
-            f"tracking URI {_shown(tracking_uri)}: {first_line(error)}; {_EXPECTED} "
+            f"tracking URI {shown!r} holds an unescaped @; write @ in a password as %40; "
+            f"{_EXPECTED}"
+        )
+    try:
+        engine = create_engine(url)
+    except (SQLAlchemyError, ImportError, TypeError, ValueError) as error:
+        raise RegistryError(
+            f"tracking URI {shown}: {hidden(first_line(error), tracking_uri)}; {_EXPECTED} "
             "(PostgreSQL needs the extra postgresql)"
         ) from error
     try:
         engine.connect().close()
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, OSError, ValueError) as error:
         raise RegistryError(
-            f"database {_shown(tracking_uri)} does not answer: {first_line(error)}; "
+            f"database {shown} does not answer: {hidden(first_line(error), tracking_uri)}; "
             "start it, or set registry.tracking_uri"
         ) from error
     finally:
         engine.dispose()
 
 
-def _shown(tracking_uri: str) -> str:
-    """The URI without its password."""
+def _parse(tracking_uri: str) -> URL:
     try:
-        return make_url(tracking_uri).render_as_string(hide_password=True)
-    except (SQLAlchemyError, ValueError):
-        return urlsplit(tracking_uri).scheme + "://…"
+        return make_url(tracking_uri)
+    except (SQLAlchemyError, ValueError) as error:  # whose text may hold a password
+        raise RegistryError(
+            f"tracking URI {masked(tracking_uri)!r} cannot be read; {_EXPECTED}"
+        ) from error
 
 
 def _make_sqlite(tracking_uri: str, artifact_root: str | None) -> None:
@@ -126,10 +146,10 @@ def _make_sqlite(tracking_uri: str, artifact_root: str | None) -> None:
     It is made under another name and moved into place, so that a process killed during MLflow's
     migrations leaves no database that can neither be used nor migrated further.
     """
-    database = make_url(tracking_uri).database
-    if not database or database == ":memory:":
-        raise RegistryError(f"tracking URI {tracking_uri!r} names no file; {_EXPECTED}")
-    path = Path(database)
+    url = _parse(tracking_uri)
+    path = Path(url.database or "")
+    if url.host or url.username or path.name in {"", ":memory:"} or "uri" in url.query:
+        raise RegistryError(f"tracking URI {masked(tracking_uri)!r} names no file; {_EXPECTED}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path.with_name(f".{path.name}.lock")):
@@ -142,7 +162,7 @@ def _make_sqlite(tracking_uri: str, artifact_root: str | None) -> None:
                     partial.unlink(missing_ok=True)
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("SELECT name FROM sqlite_master LIMIT 1").fetchall()
-    except (OSError, sqlite3.Error, SQLAlchemyError) as error:
+    except (OSError, ValueError, sqlite3.Error, SQLAlchemyError) as error:
         raise RegistryError(
             f"MLflow store {path} cannot be used: {first_line(error)}; name another file in "
             "registry.tracking_uri, or restore it from a backup"

@@ -1,7 +1,9 @@
 """The lake: samples and cycles of every asset as Parquet, one Hive partition per asset."""
 
 import fcntl
-from collections.abc import Collection, Iterator
+import hashlib
+import io
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -11,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from batteryops.errors import DataError, UnknownAssetError
-from batteryops.files import first_line, read_table, write_table
+from batteryops.files import first_line, read_table, replacing, write_table
 from batteryops.schema import CYCLE_KEY, CYCLES, SAMPLES, Kind, Recording, conform
 from batteryops.telemetry.assembly import (
     FILE,
@@ -25,11 +27,15 @@ SAMPLES_FOLDER: Final = "samples"
 CYCLES_FOLDER: Final = "cycles"
 
 _PARTITION: Final = "asset_id="
-_PART: Final = "part-0.parquet"
+_CYCLES_PART: Final = "part-0.parquet"
+_SAMPLES_PART: Final = "samples_part"  # column of the stored cycles
+_DIGEST_DIGITS: Final = 16
 _LOCK: Final = ".lock"
-_PARTIAL: Final = ".part-0.parquet.tmp"  # a leading dot hides it from other readers as well
+_PARTIAL: Final = ".part.parquet.tmp"  # a leading dot hides it from other readers as well
 _STORED_SAMPLES: Final = pl.Schema({k: v for k, v in SAMPLES.items() if k != "asset_id"})
-_STORED_CYCLES: Final = pl.Schema({k: v for k, v in CYCLES.items() if k != "asset_id"})
+_STORED_CYCLES: Final = pl.Schema(
+    {k: v for k, v in CYCLES.items() if k != "asset_id"} | {_SAMPLES_PART: pl.String()}
+)
 _REMEDY: Final = (
     "delete the partitions of that asset under samples/ and cycles/ and ingest its source again"
 )
@@ -38,15 +44,16 @@ _REMEDY: Final = (
 class Lake:
     """Recordings of many assets in one folder.
 
-    Layout: `samples/asset_id=B0005/part-0.parquet` and `cycles/asset_id=B0005/part-0.parquet`,
+    Layout: `cycles/asset_id=B0005/part-0.parquet` and `samples/asset_id=B0005/part-<x>.parquet`,
     asset ids percent-encoded, `asset_id` itself not repeated in the files, as Hive partitions
     have it. A cycle is known by asset and `cycle_index`: writing it again replaces it, so taking
     in a source twice changes nothing, and the order of writes does not matter.
 
-    An asset's files are replaced one after the other, samples first, each in one step. A reader
-    takes only samples that a cycle announces, and where their number is not the one announced it
-    waits for the writer and reads again, so it sees an asset before or after a write. Writers
-    take turns.
+    `<x>` is the start of the file's SHA-256, and the column `samples_part` of the cycles names the
+    file that belongs to them. New samples are written beside the old ones; the new cycles then
+    take the place of the old in one step, and with them the new samples. So whoever reads, and
+    whatever breaks off, an asset is as it was before a write or as it is after one. Writers take
+    turns; the samples that no cycles name any more are removed by whoever writes the asset.
 
     Args:
         root: the lake's folder; made by the first write.
@@ -57,7 +64,7 @@ class Lake:
 
     def asset_ids(self) -> list[str]:
         """The assets in the lake, sorted."""
-        parts = (self._root / CYCLES_FOLDER).glob(f"{_PARTITION}*/{_PART}")
+        parts = (self._root / CYCLES_FOLDER).glob(f"{_PARTITION}*/{_CYCLES_PART}")
         return sorted(unquote(path.parent.name.removeprefix(_PARTITION)) for path in parts)
 
     def write(self, recording: Recording) -> None:
@@ -120,76 +127,87 @@ class Lake:
         try:
             return self._read(chosen, wanted)
         except DataError:
-            with self._no_writer():  # there may have been one between an asset's two files
+            with self._no_writer():  # one may have removed samples whose cycles were just read
                 return self._read(chosen, wanted)
 
     def _read(self, asset_ids: Collection[str], wanted: frozenset[str]) -> Recording:
-        cycles = self._cycles(asset_ids, wanted)
-        samples, torn = self._samples(asset_ids, wanted, cycles)
-        if torn is not None:
-            raise DataError(
-                f"lake {self._root}: the samples of {torn} are not those that its cycles "
-                f"announce, as after a write cut off; ingest its source again, or {_REMEDY}"
-            )
-        return Recording(samples=samples, cycles=cycles, source=f"lake {self._root}")
-
-    def _part(self, folder: str, asset_id: str) -> Path:
-        return self._root / folder / f"{_PARTITION}{quote(asset_id, safe='')}" / _PART
-
-    def _cycles(self, asset_ids: Collection[str], wanted: frozenset[str]) -> pl.DataFrame:
-        tables = [
-            _stored(self._part(CYCLES_FOLDER, asset_id)).select(
-                pl.lit(asset_id).alias("asset_id"), pl.all()
-            )
-            for asset_id in asset_ids
-        ]
-        cycles = _united(tables, what=f"lake {self._root}").filter(pl.col("kind").is_in(wanted))
+        stored = {asset_id: _stored(self._cycles_part(asset_id)) for asset_id in asset_ids}
+        cycles = _united(
+            [
+                table.drop(_SAMPLES_PART).insert_column(0, pl.lit(asset_id).alias("asset_id"))
+                for asset_id, table in stored.items()
+            ],
+            what=f"lake {self._root}",
+        ).filter(pl.col("kind").is_in(wanted))
         if cycles.is_empty():
             raise DataError(f"lake {self._root}: no cycle of the kinds asked for; {sorted(wanted)}")
-        return cycles
+        parts = {
+            self._samples_part(asset_id, table): asset_id for asset_id, table in stored.items()
+        }
+        samples = self._samples(parts, wanted, cycles)
+        return Recording(samples=samples, cycles=cycles, source=f"lake {self._root}")
 
     def _samples(
-        self, asset_ids: Collection[str], wanted: frozenset[str], cycles: pl.DataFrame
-    ) -> tuple[pl.DataFrame, str | None]:
-        """Samples of these cycles, and the first asset where they are not as announced."""
-        asset_of = {str(self._part(SAMPLES_FOLDER, name)): name for name in asset_ids}
+        self, parts: Mapping[Path, str], wanted: frozenset[str], cycles: pl.DataFrame
+    ) -> pl.DataFrame:
+        """The samples of these cycles, from the assets' files."""
         table = collect_parquet(
-            [Path(path) for path in asset_of],
+            list(parts),
             _STORED_SAMPLES,
             where=None if wanted == wanted_kinds(None) else pl.col("kind").is_in(wanted),
             remedy=_REMEDY,
         )
         starts, lengths = runs(table, [FILE, "cycle_index"])
+        asset_of = {str(path): asset_id for path, asset_id in parts.items()}
         found = table[starts].select(
             pl.col(FILE).replace_strict(asset_of, return_dtype=pl.String).alias("asset_id"),
             "cycle_index",
             pl.Series("found", lengths),
         )
-        announced = cycles.join(found, on=CYCLE_KEY, how="left", maintain_order="left")
-        torn = announced.filter(pl.col("found").fill_null(0) != pl.col("n_samples"))
-        if not torn.is_empty():
-            return table, str(torn["asset_id"][0])
+        announced = cycles.filter(pl.col("n_samples") > 0).select(*CYCLE_KEY, found="n_samples")
+        if not found.equals(announced):
+            wrong = next(
+                asset_id
+                for asset_id in parts.values()
+                if not found.filter(asset_id=asset_id).equals(announced.filter(asset_id=asset_id))
+            )
+            raise DataError(
+                f"lake {self._root}: the samples of {wrong} are not those that its "
+                f"cycles announce; {_REMEDY}"
+            )
         block = np.repeat(np.arange(len(lengths), dtype=np.uint32), lengths)
-        samples = pl.concat([found.select("asset_id")[block], table.drop(FILE)], how="horizontal")
-        if announced["found"].count() != found.height:  # samples written, their cycles not yet
-            samples = samples.join(cycles, on=CYCLE_KEY, how="semi", maintain_order="left")
-        return samples, None
+        return pl.concat([found.select("asset_id")[block], table.drop(FILE)], how="horizontal")
+
+    def _partition(self, folder: str, asset_id: str) -> Path:
+        return self._root / folder / f"{_PARTITION}{quote(asset_id, safe='')}"
+
+    def _cycles_part(self, asset_id: str) -> Path:
+        return self._partition(CYCLES_FOLDER, asset_id) / _CYCLES_PART
+
+    def _samples_part(self, asset_id: str, stored: pl.DataFrame) -> Path:
+        """The file of samples that an asset's stored cycles name."""
+        return self._partition(SAMPLES_FOLDER, asset_id) / str(stored[_SAMPLES_PART][0])
 
     def _write_asset(self, asset_id: str, samples: pl.DataFrame, cycles: pl.DataFrame) -> None:
-        samples_part = self._part(SAMPLES_FOLDER, asset_id)
-        cycles_part = self._part(CYCLES_FOLDER, asset_id)
+        cycles_part = self._cycles_part(asset_id)
         if cycles_part.is_file():
             old = _stored(cycles_part)
-            kept = old.join(cycles, on="cycle_index", how="anti")
-            old_samples = collect_parquet([samples_part], _STORED_SAMPLES, remedy=_REMEDY)
+            kept = old.join(cycles, on="cycle_index", how="anti").drop(_SAMPLES_PART)
+            old_samples = collect_parquet(
+                [self._samples_part(asset_id, old)], _STORED_SAMPLES, remedy=_REMEDY
+            )
             samples = pl.concat(
                 [old_samples.drop(FILE).join(kept, on="cycle_index", how="semi"), samples]
             )
             cycles = _united([kept, cycles], what=f"{asset_id} in lake {self._root}")
-        order = ("cycle_index", "time_s")
-        in_order = samples.sort(order, maintain_order=True, nulls_last=True)
-        write_table(in_order, samples_part, partial=_PARTIAL)
-        write_table(_arranged(cycles).sort("cycle_index"), cycles_part, partial=_PARTIAL)
+        samples = samples.sort("cycle_index", "time_s", maintain_order=True, nulls_last=True)
+        named = _write_named(samples, self._partition(SAMPLES_FOLDER, asset_id))
+        cycles = _arranged(cycles).sort("cycle_index")
+        cycles = cycles.with_columns(pl.lit(named.name).alias(_SAMPLES_PART))
+        write_table(cycles, cycles_part, partial=_PARTIAL)
+        for part in named.parent.glob("part-*.parquet"):
+            if part != named:
+                part.unlink()
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -220,8 +238,23 @@ class Lake:
 
 def _stored(path: Path) -> pl.DataFrame:
     table = read_table(path, remedy=_REMEDY)
+    if _SAMPLES_PART not in table.columns:
+        raise DataError(f"{path} names no file of samples: an older form of the lake; {_REMEDY}")
     conform(table, _STORED_CYCLES, what=str(path))
+    if table[_SAMPLES_PART].n_unique() != 1 or table[_SAMPLES_PART].has_nulls():
+        raise DataError(f"{path}: {_SAMPLES_PART} does not name one file; {_REMEDY}")
     return table
+
+
+def _write_named(samples: pl.DataFrame, partition: Path) -> Path:
+    """Write samples to a file named after its content."""
+    buffer = io.BytesIO()
+    samples.write_parquet(buffer, compression="zstd")
+    content = buffer.getvalue()
+    path = partition / f"part-{hashlib.sha256(content).hexdigest()[:_DIGEST_DIGITS]}.parquet"
+    with replacing(path, partial=_PARTIAL) as beside:
+        beside.write_bytes(content)
+    return path
 
 
 def _united(tables: Collection[pl.DataFrame], *, what: str) -> pl.DataFrame:

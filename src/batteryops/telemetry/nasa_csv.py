@@ -47,6 +47,7 @@ _METADATA: Final = (
 )
 _RECORD: Final = dict.fromkeys(MEASURED_FIELDS, pl.Float64())
 _ZIP_NAME: Final = re.compile(r"(?P<cell>.+)_(?P<kind>discharge|charge|impedance)_csv\.zip")
+_MAX_RECORD_BYTES: Final = 1 << 26  # NASA's longest record is below 1 MB
 _NUMBER: Final = re.compile(r"[-+]?[0-9.]+(?:e[-+]?[0-9]+)?")
 
 _Record = tuple[str, str]
@@ -100,7 +101,7 @@ def read_nasa_csv(folder: Path, *, kinds: Collection[Kind] | None = None) -> Rec
     operations = _operations(metadata)
     there = {path.name for path in (folder / RECORDS_FOLDER).glob("*.csv")}
     records = {
-        (cell, name): (folder / RECORDS_FOLDER / name).read_bytes
+        (cell, name): _reading(folder / RECORDS_FOLDER / name)
         for cell, name in operations.select("asset_id", "filename").iter_rows()
         if name in there
     }
@@ -143,19 +144,46 @@ def read_nasa_zips(folder: Path, *, kinds: Collection[Kind] | None = None) -> Re
                     f"{path}: cannot be opened as a zip ({first_line(error)})"
                 ) from error
             for member in archive.infolist():
-                records[name["cell"], Path(member.filename).name] = _unzipping(archive, member)
+                record = name["cell"], Path(member.filename).name
+                if record in records and not member.is_dir():
+                    raise DataError(
+                        f"{path}: {record[1]} is in the zips of {record[0]} twice; expected once"
+                    )
+                records[record] = _unzipping(archive, member)
         return _recording(operations, records, wanted_kinds(kinds), source=folder)
 
 
-def _unzipping(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Callable[[], bytes]:
+def _reading(path: Path) -> Callable[[], bytes]:
     def content() -> bytes:
         try:
-            return archive.read(member)
+            return path.read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"{path}: cannot be read ({error.strerror}); expected one operation's CSV file"
+            ) from error
+
+    return content
+
+
+def _unzipping(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Callable[[], bytes]:
+    """Content of a member on demand, never more than a record can be, whatever it claims."""
+
+    def content() -> bytes:
+        try:
+            with archive.open(member) as opened:
+                unpacked = opened.read(_MAX_RECORD_BYTES + 1)
         except Exception as error:  # encrypted, of an unknown compression, or damaged
             raise DataError(
                 f"{archive.filename}: {member.filename} cannot be unpacked ({first_line(error)}); "
                 "take the zip from its source again, without a password"
             ) from error
+        if len(unpacked) > _MAX_RECORD_BYTES:
+            raise DataError(
+                f"{archive.filename}: {member.filename} unpacks to more than "
+                f"{_MAX_RECORD_BYTES} bytes, which no record of a cycle is; "
+                "take the zip from its source again"
+            )
+        return unpacked
 
     return content
 

@@ -1,0 +1,41 @@
+"""What the prediction log and the ledger have in common: opened at a URL, pinged, closed."""
+
+from types import TracebackType
+from typing import ClassVar, Self
+
+from batteryops.records.database import StoreName, open_database
+
+
+class Store:
+    """A store at a URL, closed at the end of a `with` block; safe between threads.
+
+    Args:
+        url: as `batteryops.records.database.open_database` takes it.
+
+    Raises:
+        RecordsError: from here and every method, when the database is out of reach or refuses.
+    """
+
+    name: ClassVar[StoreName]
+
+    def __init__(self, url: str) -> None:
+        self._database = open_database(url, self.name)
+
+    def ping(self) -> None:
+        """Return when the store answers."""
+        self._database.ping()
+
+    def close(self) -> None:
+        """Give all connections back. Calling it twice does no harm."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

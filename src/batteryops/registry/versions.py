@@ -1,0 +1,67 @@
+"""A registered version of the model, and where it stands."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Literal
+
+Status = Literal["candidate", "challenger", "champion", "archived"]
+
+CHAMPION: Final = "champion"
+CHALLENGER: Final = "challenger"
+ALIASES: Final = (CHAMPION, CHALLENGER)
+
+FINGERPRINT_TAG: Final = "package_fingerprint"
+GATES_TAG: Final = "gates_passed"
+ARCHIVED_TAG: Final = "archived"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """A registered version, and where it stands.
+
+    Args:
+        version: 1 for the first.
+        run_id: of the run that made it.
+        created_at: UTC.
+        aliases: it holds, sorted, without `@`.
+        status: `champion` or `challenger` by alias, else `archived` or `candidate`.
+        tags: of the version.
+        metrics: of its run, by the names they were logged under.
+    """
+
+    version: int
+    run_id: str
+    created_at: datetime
+    aliases: tuple[str, ...]
+    status: Status
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+
+    @property
+    def gates_passed(self) -> bool | None:
+        """What the gates said when it was registered; None when nobody noted it."""
+        noted = self.tags.get(GATES_TAG)
+        return None if noted is None else noted.lower() == "true"
+
+    @property
+    def package_fingerprint(self) -> str | None:
+        """Fingerprint of its package's manifest."""
+        return self.tags.get(FINGERPRINT_TAG)
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON document; a metric that is not a finite number is null."""
+        return {
+            "version": self.version,
+            "run_id": self.run_id,
+            "created_at": self.created_at.isoformat(),
+            "aliases": list(self.aliases),
+            "status": self.status,
+            "gates_passed": self.gates_passed,
+            "tags": dict(self.tags),
+            "metrics": {
+                name: value if math.isfinite(value) else None
+                for name, value in self.metrics.items()
+            },
+        }

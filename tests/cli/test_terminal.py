@@ -1,0 +1,52 @@
+"""What a person sees in the terminal: tables that fit, numbers and nouns that agree."""
+
+import pytest
+
+from batteryops.cli import terminal
+
+COLUMNS = ["asset", "capacity Ah", "what was said of it"]
+ROWS = [["B0005", 1.85, "the first of its schedule"], ["B0018", 1.34, "alone"]]
+
+
+def test_a_table_that_fits_shows_every_column(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    terminal.table("assets", COLUMNS, ROWS, spare=["what was said of it"])
+    shown = capsys.readouterr()
+    assert "what was said of it" in shown.out
+    assert shown.err == ""
+
+
+def test_a_narrow_terminal_loses_spare_columns_only_and_is_told_which(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    terminal.table("assets", COLUMNS, ROWS, spare=["what was said of it", "asset"])
+    shown = capsys.readouterr()
+    assert "alone" not in shown.out
+    assert "B0018" in shown.out
+    assert "1.34" in shown.out
+    assert "a wider terminal also shows what was said of it" in shown.err
+
+
+@pytest.mark.parametrize("width", [30, 47, 60, 120])
+def test_no_line_is_wider_than_the_terminal(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    terminal.table("assets", COLUMNS, ROWS)
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= width
+
+
+def test_a_heading_wider_than_its_cells_breaks_between_words(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    terminal.table("assets", ["MAE in SoH points"], [[1.5]])
+    lines = [line.strip("┃ ") for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in lines if line in {"MAE in", "SoH", "points", "MAE"}] == [
+        "MAE in",
+        "SoH",
+        "points",
+    ]
