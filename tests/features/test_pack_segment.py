@@ -58,6 +58,32 @@ def test_resistance_is_the_rise_of_three_minutes_at_one_c() -> None:
     assert features(linear_pack())["segment_resistance_mV_per_C"] == pytest.approx(expected)
 
 
+def test_a_charger_that_reaches_its_current_slowly_does_not_change_the_resistance() -> None:
+    at_once = linear_pack()
+    current = at_once["current_a"].to_numpy()
+    begins = np.flatnonzero(np.diff(current) > 0) + 1
+    ramped, ohm = current.copy(), 0.001
+    ramped[begins] = 9.0  # for one sample below what counts as charging
+    volts = at_once["cell_mean_v"].to_numpy() - ohm * (current - ramped)
+
+    slow = at_once.with_columns(
+        current_a=pl.Series(ramped), cell_mean_v=pl.Series(volts), cell_max_v=pl.Series(volts)
+    )
+
+    # the voltage stays that of a pack charged at once, 190 s of it: 10 s before it counts
+    expected = (30.0 + 1000.0 * 30.0 * 190.0 / 3600.0 / 80.0) / 0.3
+    assert features(slow)["segment_resistance_mV_per_C"] == pytest.approx(expected)
+
+
+def test_a_record_of_one_sample_a_minute_can_be_read() -> None:
+    sparse = linear_pack().gather_every(6)
+
+    row = features(sparse)
+
+    assert row["segment_charge_pct"] == pytest.approx(8.0, abs=0.5)
+    assert row["segment_resistance_mV_per_C"] is not None
+
+
 def test_spread_is_how_far_the_highest_cell_stands_above_the_mean() -> None:
     assert features(linear_pack())["segment_spread_mV"] == pytest.approx(20.0)
     # a sensor that reads the highest cell below the mean tells of no spread

@@ -227,3 +227,19 @@ def test_the_published_packs_have_their_published_soh(data_folder: Path) -> None
     for test in read.tests:  # the whole test is the label: that is why only a segment may be used
         charged = float(test.samples["current_a"].sum()) / 3600.0
         assert charged == pytest.approx(test.capacity_ah, abs=0.02)
+
+
+@pytest.mark.data
+def test_the_published_curves_of_open_circuit_voltage_hold_the_label(data_folder: Path) -> None:
+    # their state of charge is charge over measured capacity, so capacity is charge over it
+    folder = data_folder / "fleet" / "deng2024_inservice"
+    (test,) = (t for t in read_charging_tests(folder).tests if t.asset_id == "vehicle_01")
+    soc = pl.read_csv(folder / "vehicle_01_soc_ocv.csv")["soc"]
+    by_stretch = test.samples.group_by("segment", maintain_order=True).agg(
+        pl.col("current_a").sum() / 3600.0
+    )
+    charged = by_stretch["current_a"].cum_sum()
+
+    for stretch in range(8):
+        rebuilt = charged[stretch] / soc[stretch + 2]
+        assert rebuilt == pytest.approx(test.capacity_ah, rel=1e-4)

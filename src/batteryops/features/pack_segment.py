@@ -33,6 +33,12 @@ SETTLING_S: Final = 300.0
 STEP_S: Final = 180.0
 """The resistance is read so long after charging began."""
 
+RAMP_S: Final = 30.0
+"""Chargers take seconds to reach their current; the rest before is looked for no further back."""
+
+SAME_C: Final = 0.01
+"""Samples whose current differs by no more are at the same current."""
+
 LONGEST_GAP_S: Final = 60.0
 """Current is taken to have flowed on over a gap in the record, but no longer than this."""
 
@@ -52,7 +58,7 @@ PACK_FEATURES: Final = (
         why_safe=(
             "charge of a tenth of a volt only, a tenth to a third of a full charge; how large a "
             "share of the pack's own capacity that is, is unknown and differs between packs by "
-            "about 7 percent"
+            "7 to 15 percent"
         ),
     ),
     Feature(
@@ -61,9 +67,9 @@ PACK_FEATURES: Final = (
         low=0.0,
         high=1000.0,
         meaning=(
-            f"rise of the mean cell voltage in the first {STEP_S:g} s of charging over the "
-            "current in rated Ah per hour; mean over the times that charging begins within the "
-            "segment"
+            f"rise of the mean cell voltage from the rest to {STEP_S:g} s of charging over the "
+            "rise of the current in rated Ah per hour; mean over the times that charging begins "
+            "within the segment"
         ),
         source="charging step; Ohm's law",
         optional=True,
@@ -205,12 +211,18 @@ def _features(
 def _resistance(record: _Record, inside: slice) -> float | None:
     """Mean over the beginnings of charging within the segment, mV at 1 C; None without any."""
     began = np.diff(record.charging.astype(np.int8), prepend=1) == 1
+    clock = np.cumsum(record.seconds)
     found = []
     for first in np.flatnonzero(began[inside]) + inside.start:
         lasting = record.lasting_s[first : inside.stop]
         last = int(first) + int(np.searchsorted(lasting, STEP_S))
         if last >= inside.stop or not record.charging[first : last + 1].all():
             continue
-        rise_v = record.mean_v[last] - record.mean_v[first - 1]
-        found.append(1000.0 * rise_v / float(record.rate_c[first : last + 1].mean()))
+        ramp = min(int(np.searchsorted(clock, clock[first] - RAMP_S)), int(first) - 1)
+        before = record.rate_c[ramp:first]
+        rest = ramp + int(np.flatnonzero(before <= before.min() + SAME_C)[-1])
+        rise_v = record.mean_v[last] - record.mean_v[rest]
+        level_c = float(np.median(record.rate_c[first + (last - first) // 2 : last + 1]))
+        rise_c = level_c - record.rate_c[rest]
+        found.append(1000.0 * rise_v / rise_c)
     return float(np.mean(found)) if found else None
