@@ -1,0 +1,422 @@
+"""The model for batteries never seen: mixed-effects processes on what physics says to compare.
+
+Per feature view a recipe says which features stand together, which are added (a voltage below the
+voltage at rest does not depend on a sensor's offset; the logarithm of a charge is what ratios are
+taken of), and what is learned: the capacity itself or, where the features hold the energy or charge
+that flowed, the logarithm of capacity over it. Several processes, each on another choice of
+features, answer together: their mean.
+
+Far from all training rows a process knows nothing and falls back to the mean capacity. A line says
+more there: with u the share of the labels' variance that the processes leave unexplained at a row,
+the answer is (1 - u^2) of theirs and u^2 of a ridge's.
+
+`fit_battery_process` needs to know whose row is whose, `assets`, not only which assets were aged
+together: what one asset has of its own is told apart from what holds for all.
+"""
+
+import io
+import json
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.linear_model import RidgeCV
+
+from batteryops.errors import DataError, PackageError
+from batteryops.models.held_out import Floats, group_codes, group_weights
+from batteryops.models.mixed_effects import Design, MixedEffects, fit_mixed_effects
+
+Columns = Mapping[str, Floats]
+
+_LEAST_AH: Final = 0.01  # a capacity has a logarithm
+_NORMAL_90: Final = 3.29  # standard deviations between the 5 and 95 percent quantiles
+_FORMAT: Final = 1
+_PENALTIES: Final = tuple(10.0**power for power in np.arange(-2.0, 4.1, 0.5))
+
+_REGIME: Final = (
+    "load_current_A",
+    "load_current_A_mean",
+    "ambient_temperature_C",
+    "start_temperature_C",
+)
+_TIMES_S: Final = (60, 300, 600, 900)
+_VOLTAGES: Final = tuple(f"voltage_V_{seconds}s" for seconds in _TIMES_S)
+_BELOW_REST: Final = tuple(f"below_rest_V_{seconds}s" for seconds in _TIMES_S)
+_WINDOWS: Final = (
+    "discharge_to_3.80_V_Ah",
+    "discharge_3.90_to_3.80_V_Ah",
+    "discharge_3.90_to_3.70_V_Ah",
+    "discharge_3.80_to_3.70_V_Ah",
+    "discharge_3.80_to_3.60_V_Ah",
+    "discharge_3.60_to_3.40_V_Ah",
+)
+_WARMING: Final = ("warming_300s_K_per_min", "warming_900s_K_per_min")
+_SUMMARY: Final = (
+    "voltage_V_mean",
+    "current_A_mean",
+    "temperature_C_mean",
+    "temperature_C_max",
+    "discharge_time_s",
+    "delta_T_C",
+    "voltage_drop_time_s",
+    "log_charge",
+    "log_time",
+    "log_drop_time",
+    "log_current",
+)
+_PHYSICS: Final = (
+    *_SUMMARY,
+    "time_to_cutoff_s",
+    "energy_to_cutoff_Wh",
+    "power_W_mean",
+    "current_A_std",
+    "voltage_V_std",
+    "voltage_V_60s",
+    "voltage_V_300s",
+    "voltage_V_900s",
+    "ohmic_step_ohm",
+    "temperature_rise_C_per_min",
+    "voltage_slope_early_mV_per_min",
+    "voltage_slope_late_mV_per_min",
+    "ambient_temperature_C",
+    "log_energy",
+    "log_time_to_cutoff",
+    "log_power",
+)
+
+
+def _logarithm(values: Floats) -> Floats:
+    """Natural logarithm, NaN where there is none."""
+    return np.log(np.where(values > 0.0, values, np.nan))
+
+
+def _charge_ah(given: Columns) -> Floats:
+    return -given["current_A_mean"] * given["discharge_time_s"] / 3600.0
+
+
+def _below_rest(seconds: int) -> Callable[[Columns], Floats]:
+    return lambda given: given[f"voltage_V_{seconds}s"] - given["rest_voltage_V"]
+
+
+_ADDED: Final[Mapping[str, Callable[[Columns], Floats]]] = {
+    **{f"below_rest_V_{seconds}s": _below_rest(seconds) for seconds in _TIMES_S},
+    "log_charge": lambda given: _logarithm(_charge_ah(given)),
+    "log_time": lambda given: _logarithm(given["discharge_time_s"]),
+    "log_drop_time": lambda given: _logarithm(given["voltage_drop_time_s"]),
+    "log_current": lambda given: _logarithm(-given["current_A_mean"]),
+    "log_energy": lambda given: _logarithm(given["energy_to_cutoff_Wh"]),
+    "log_time_to_cutoff": lambda given: _logarithm(given["time_to_cutoff_s"]),
+    "log_power": lambda given: _logarithm(given["power_W_mean"]),
+}
+"""Features that a recipe adds, from the view's."""
+
+NOMINAL_V: Final = 3.5
+"""Voltage that turns energy into charge; which one does not matter, the process learns the rest."""
+
+
+def _energy_over_voltage(given: Columns) -> Floats:
+    """Charge in Ah that the energy to the cutoff amounts to; the record's charge where unknown."""
+    by_energy = given["energy_to_cutoff_Wh"] / NOMINAL_V
+    return np.where(by_energy > _LEAST_AH, by_energy, np.maximum(_charge_ah(given), _LEAST_AH))
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a view's features are learned from.
+
+    Args:
+        members: one process each: blocks of features that share a scale.
+        slopes: one per member, whether its assets have slopes of their own.
+        line: features of the ridge to fall back to.
+        charge_ah: from the view's features the charge whose ratio to the capacity is learned;
+            None where the capacity itself is.
+    """
+
+    members: tuple[tuple[tuple[str, ...], ...], ...]
+    slopes: tuple[bool, ...]
+    line: tuple[str, ...]
+    charge_ah: Callable[[Columns], Floats] | None = None
+
+
+RECIPES: Final[Mapping[str, Recipe]] = {
+    "partial_window": Recipe(
+        members=(
+            (_REGIME, _BELOW_REST, _WINDOWS, ("rest_voltage_V",), _WARMING),
+            (_REGIME, _VOLTAGES, ("rest_voltage_V",)),
+            (_REGIME, _BELOW_REST, _WINDOWS),
+        ),
+        slopes=(True, False, False),
+        line=(*_REGIME, *_VOLTAGES, "ohmic_step_ohm", *_WINDOWS),
+    ),
+    "discharge_summary": Recipe(
+        members=((_SUMMARY,), (_SUMMARY,)), slopes=(False, True), line=_SUMMARY
+    ),
+    "discharge_physics": Recipe(
+        members=((_PHYSICS,),), slopes=(False,), line=_PHYSICS, charge_ah=_energy_over_voltage
+    ),
+}
+"""By feature view."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoding:
+    """Features made comparable: centred, scaled, outliers drawn in, gaps marked.
+
+    2 arcsinh((x - c) / 2 s) is (x - c) / s near c and grows like its logarithm far from it.
+
+    Args:
+        names: of the features, (k,).
+        centre: their medians in training, (k,).
+        scale: of a normal variable with the same 5 and 95 percent quantiles, (k,).
+        marked: places of the features that some training rows lack, (m,).
+    """
+
+    names: tuple[str, ...]
+    centre: Floats
+    scale: Floats
+    marked: tuple[int, ...]
+
+    @classmethod
+    def of(cls, names: Sequence[str], columns: Columns) -> Self:
+        """Learn it from training rows; features that none of them has are left out."""
+        known = tuple(name for name in names if np.isfinite(columns[name]).any())
+        values = np.column_stack([columns[name] for name in known])
+        low, high = np.nanquantile(values, [0.05, 0.95], axis=0)
+        scale = (high - low) / _NORMAL_90
+        gaps = ~np.isfinite(values).all(axis=0)
+        return cls(
+            known,
+            np.nanmedian(values, axis=0),
+            np.where(scale > 0.0, scale, 1.0),
+            tuple(np.flatnonzero(gaps).tolist()),
+        )
+
+    def __call__(self, columns: Columns) -> Floats:
+        """Encode rows: (n, k + m), zero where missing, and marks of 1 where not."""
+        values = np.column_stack([columns[name] for name in self.names])
+        known = np.isfinite(values)
+        encoded = 2.0 * np.arcsinh((values - self.centre) / (2.0 * self.scale))
+        marks = known[:, list(self.marked)].astype(np.float64)
+        return np.column_stack([np.where(known, encoded, 0.0), marks])
+
+    def places(self, names: Sequence[str]) -> tuple[int, ...]:
+        """Encoded columns of these features, marks included; none for features left out."""
+        found = [self.names.index(name) for name in names if name in self.names]
+        marks = [len(self.names) + self.marked.index(at) for at in found if at in self.marked]
+        return (*found, *marks)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Line:
+    """A ridge on encoded features, every asset weighing the same.
+
+    Args:
+        slopes: (k,) per encoded feature.
+        intercept: where all encoded features are zero.
+        variance: of the labels it was fitted to, assets weighing the same.
+    """
+
+    slopes: Floats
+    intercept: float
+    variance: float
+
+    @classmethod
+    def through(cls, rows: Floats, labels: Floats, assets: NDArray[np.object_]) -> Self:
+        """Fit it; leave-one-out error chooses the penalty."""
+        weights = group_weights(group_codes(assets, len(rows)))
+        ridge = RidgeCV(_PENALTIES).fit(rows, labels, sample_weight=weights * len(rows))
+        variance = float(weights @ (labels - weights @ labels) ** 2)
+        return cls(np.asarray(ridge.coef_), float(ridge.intercept_), variance)
+
+    def __call__(self, rows: Floats) -> Floats:
+        """Labels (n,) of encoded rows (n, k)."""
+        return rows @ self.slopes + self.intercept
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BatteryProcess:
+    """A fitted model; `fit_battery_process` yields it, calling it predicts.
+
+    Args:
+        view: name of the feature view, which decides the recipe.
+        names: of the view's k features.
+        members: encoding and process of each.
+        line: encoding and ridge to fall back to.
+    """
+
+    view: str
+    names: tuple[str, ...]
+    members: tuple[tuple[Encoding, MixedEffects], ...]
+    line: tuple[Encoding, Line]
+
+    def __call__(self, features: ArrayLike) -> Floats:
+        """Predicted capacities (n,) in Ah of rows (n, k), NaN where missing."""
+        return self.predict(features)[0]
+
+    def predict(self, features: ArrayLike) -> tuple[Floats, Floats]:
+        """Capacities (n,) and standard deviations (n,) in Ah, of assets that did not train.
+
+        The deviation is that of a mixture of the members; it holds what an asset has of its own.
+
+        Raises:
+            DataError: when the features are not (n, k).
+        """
+        columns = _columns(self.names, features)
+        answers = [process.predict(encode(columns)) for encode, process in self.members]
+        means = np.array([mean for mean, _ in answers])
+        mean = means.mean(axis=0)
+        variance = np.mean([each for _, each in answers], axis=0) + means.var(axis=0)
+        encode, line = self.line
+        unexplained = np.minimum(variance / line.variance, 1.0) if line.variance else 0.0
+        mean += unexplained**2 * (line(encode(columns)) - mean)
+        charge_ah = RECIPES[self.view].charge_ah
+        if charge_ah is not None:
+            mean = charge_ah(columns) * np.exp(mean)
+            return mean, mean * np.sqrt(variance)  # d exp(u) = exp(u) du
+        return np.maximum(mean, 0.0), np.sqrt(variance)
+
+    def to_bytes(self) -> bytes:
+        """As a package holds it: numbers and JSON in one archive, nothing that can run."""
+        encode, line = self.line
+        arrays = _arrays("line", encode, _ENCODED) | _arrays("line", line, _LINE)
+        told = {"names": encode.names, "marked": encode.marked}
+        members = []
+        for place, (encoding, process) in enumerate(self.members):
+            arrays |= _arrays(f"{place}", encoding, _ENCODED) | _arrays(
+                f"{place}", process, _FITTED
+            )
+            members.append(
+                {"names": encoding.names, "marked": encoding.marked, **asdict(process.design)}
+            )
+        document = {
+            "format": _FORMAT,
+            "view": self.view,
+            "names": self.names,
+            "members": members,
+            "line": told,
+        }
+        held = io.BytesIO()
+        np.savez(held, allow_pickle=False, document=np.array(json.dumps(document)), **arrays)
+        return held.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Self:
+        """What `to_bytes` gave.
+
+        Raises:
+            PackageError: when it is something else.
+        """
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as held:
+                return cls._read(json.loads(str(held["document"])), dict(held))
+        except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise PackageError(
+                f"the fitted process cannot be read ({error!r}); train again"
+            ) from error
+
+    @classmethod
+    def _read(cls, document: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
+        if document["format"] != _FORMAT or document["view"] not in RECIPES:
+            raise ValueError(f"format {document['format']} of view {document['view']}")
+
+        def encoding(place: str, told: Mapping[str, Any]) -> Encoding:
+            return Encoding(
+                names=tuple(told["names"]),
+                marked=tuple(told["marked"]),
+                **_values(arrays, f"{place} encoding", _ENCODED),
+            )
+
+        members = []
+        for place, told in enumerate(document["members"]):
+            asked = {name: told[name] for name in ("slopes", "cycles_per_asset", "rounds")}
+            design = Design(tuple(map(tuple, told["blocks"])), max_steps=told["max_steps"], **asked)
+            fitted = _values(arrays, f"{place} fitted", _FITTED)
+            members.append((encoding(f"{place}", told), MixedEffects(design, **fitted)))
+        line = Line(**_values(arrays, "line fitted", _LINE))
+        return cls(
+            document["view"],
+            tuple(document["names"]),
+            tuple(members),
+            (encoding("line", document["line"]), line),
+        )
+
+
+_ENCODED: Final = ("centre", "scale")
+_FITTED: Final = ("parameters", "mean", "scale", "rows", "weights", "factor", "log_evidence")
+_LINE: Final = ("slopes", "intercept", "variance")
+
+
+def _arrays(place: str, holder: object, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    kind = "encoding" if isinstance(holder, Encoding) else "fitted"
+    return {f"{place} {kind} {name}": np.asarray(getattr(holder, name)) for name in names}
+
+
+def _values(arrays: Mapping[str, NDArray[Any]], place: str, names: Sequence[str]) -> dict[str, Any]:
+    """Arrays by name; those without dimension as numbers."""
+    found = {name: arrays[f"{place} {name}"] for name in names}
+    return {name: value if value.ndim else value.item() for name, value in found.items()}
+
+
+def fit_battery_process(
+    features: ArrayLike,
+    labels: ArrayLike,
+    assets: ArrayLike,
+    *,
+    view: str,
+    names: Sequence[str],
+) -> BatteryProcess:
+    """Fit the recipe of a view.
+
+    Args:
+        features: (n, k) in the order of the view, NaN where missing.
+        labels: (n,) capacity in Ah.
+        assets: (n,) whose cycle each is, two assets or more.
+        view: `partial_window`, `discharge_summary` or `discharge_physics`.
+        names: of the k features.
+
+    Raises:
+        DataError: when there is no recipe for the view, a feature that it needs is not there, or
+            shapes disagree.
+    """
+    if view not in RECIPES:
+        raise DataError(
+            f"there is no process for view {view!r}; expected one of {', '.join(RECIPES)}"
+        )
+    recipe = RECIPES[view]
+    given = tuple(names)
+    columns = _columns(given, features)
+    capacity = np.asarray(labels, dtype=np.float64)
+    whose = np.asarray(assets).astype(str).astype(object)
+    if capacity.shape != (len(next(iter(columns.values()))),):
+        raise DataError(
+            f"labels have shape {capacity.shape}; expected one for each row of features"
+        )
+    target = capacity
+    if recipe.charge_ah is not None:
+        target = np.log(np.maximum(capacity, _LEAST_AH) / recipe.charge_ah(columns))
+    members = []
+    for blocks, slopes in zip(recipe.members, recipe.slopes, strict=True):
+        encode = Encoding.of([name for block in blocks for name in block], columns)
+        places = tuple(filter(None, (encode.places(block) for block in blocks)))
+        fitted = fit_mixed_effects(encode(columns), target, whose, Design(places, slopes))
+        members.append((encode, fitted))
+    encode = Encoding.of(recipe.line, columns)
+    line = Line.through(encode(columns), target, whose)
+    return BatteryProcess(view, given, tuple(members), (encode, line))
+
+
+def _columns(names: tuple[str, ...], features: ArrayLike) -> Columns:
+    """The view's features and all added ones that can be computed from them, by name."""
+    values = np.asarray(features, dtype=np.float64)
+    if values.ndim != 2 or values.shape[1] != len(names):  # noqa: PLR2004 - a matrix
+        raise DataError(f"features have shape {values.shape}; expected (n, {len(names)})")
+    columns = dict(zip(names, values.T, strict=True))
+    for name, compute in _ADDED.items():
+        try:
+            columns[name] = compute(columns)
+        except KeyError:  # of another view
+            continue
+    return columns
