@@ -176,7 +176,8 @@ class AssetBaseline:
             draft.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
             draft.replace(path)
         except OSError as error:
-            draft.unlink(missing_ok=True)
+            if draft.is_file():
+                draft.unlink()
             raise PackageError(
                 f"{path} cannot be written ({error.strerror}); name a folder that can"
             ) from error
