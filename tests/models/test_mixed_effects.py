@@ -1,6 +1,7 @@
 """Effects of each asset: the process equals a second implementation, and learns between assets."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -104,7 +105,7 @@ class TestParameters:
         rows, assets = rng.normal(size=(12, 3)), names(4, 3)
         seen: dict[str, float] = {}
 
-        def remember(loss: Loss, start: Floats, **_: object) -> optimize.OptimizeResult:
+        def remember(loss: Loss, start: Floats, **_: object) -> SimpleNamespace:
             at = start + 0.1
 
             def value(where: Floats) -> float:
@@ -112,9 +113,7 @@ class TestParameters:
 
             seen["off"] = float(np.abs(approx_fprime(at, value, 1e-6) - loss(at)[1]).max())
             seen["size"] = float(np.abs(loss(at)[1]).max())
-            found = optimize.OptimizeResult()
-            found.x, found.fun = start, loss(start)[0]
-            return found
+            return SimpleNamespace(x=start, fun=loss(start)[0])
 
         monkeypatch.setattr(optimize, "minimize", remember)
         design = Design(((0, 1), (2,)), *slopes, rounds=1)

@@ -67,24 +67,14 @@ _SUMMARY: Final = (
     "log_drop_time",
     "log_current",
 )
-_PHYSICS: Final = (
-    *_SUMMARY,
-    "time_to_cutoff_s",
-    "energy_to_cutoff_Wh",
-    "power_W_mean",
-    "current_A_std",
+_PHYSICS: Final = (  # of mean voltage only voltages tell, however long or strong the load
+    "voltage_V_mean",
     "voltage_V_std",
     "voltage_V_60s",
     "voltage_V_300s",
     "voltage_V_900s",
     "ohmic_step_ohm",
-    "temperature_rise_C_per_min",
-    "voltage_slope_early_mV_per_min",
-    "voltage_slope_late_mV_per_min",
     "ambient_temperature_C",
-    "log_energy",
-    "log_time_to_cutoff",
-    "log_power",
 )
 
 
@@ -107,9 +97,6 @@ _ADDED: Final[Mapping[str, Callable[[Columns], Floats]]] = {
     "log_time": lambda given: _logarithm(given["discharge_time_s"]),
     "log_drop_time": lambda given: _logarithm(given["voltage_drop_time_s"]),
     "log_current": lambda given: _logarithm(-given["current_A_mean"]),
-    "log_energy": lambda given: _logarithm(given["energy_to_cutoff_Wh"]),
-    "log_time_to_cutoff": lambda given: _logarithm(given["time_to_cutoff_s"]),
-    "log_power": lambda given: _logarithm(given["power_W_mean"]),
 }
 """Features that a recipe adds, from the view's."""
 
