@@ -34,6 +34,7 @@ _START_AH: Final = 0.05
 _START_CYCLES: Final = 50.0
 _PRIOR_SD: Final = 1.5  # of the logarithm of each parameter
 _JITTER: Final = 1e-12
+_LEAST: Final = 1e-12  # residuals of a model that is never off
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,15 @@ class ResidualProcess:
         apart = np.abs(op_index[:, None] - other[None, :])
         wander = self.wander_ah**2 * np.exp(-apart / self.wander_cycles)
         return np.asarray(self.offset_ah**2 + wander)
+
+    def times(self, factor: float) -> "ResidualProcess":
+        """The same process with residuals so many times larger."""
+        return ResidualProcess(
+            self.offset_ah * factor,
+            self.wander_ah * factor,
+            self.wander_cycles,
+            self.noise_ah * factor,
+        )
 
     def to_json(self) -> dict[str, float]:
         """As a package holds it."""
@@ -256,6 +266,9 @@ def fit_residual_process(
 ) -> ResidualProcess:
     """Learn how residuals of unseen assets behave, by maximum a posteriori.
 
+    Each asset has a level of its own, which is profiled out: a crashed experiment with residuals of
+    half an Ah must not decide how steady others are. The process has the median level.
+
     The prior is wide: standard deviations within a factor of 4.5 of 0.05 Ah, one standard
     deviation, and forgetting likewise about 50 operations.
 
@@ -299,12 +312,22 @@ def fit_residual_process(
             spread[np.diag_indices_from(spread)] += process.noise_ah**2 + _JITTER
             factor = linalg.cholesky(spread, lower=True)
             scaled = linalg.solve_triangular(factor, off, lower=True)
-            total += 0.5 * float(scaled @ scaled) + float(np.log(np.diag(factor)).sum())
+            total += float(np.log(np.diag(factor)).sum())
+            total += 0.5 * off.size * math.log(float(scaled @ scaled) / off.size + _LEAST)
         return total
 
     bounds = [(each - 6.0, each + 6.0) for each in start]
     found = optimize.minimize(loss, start, method="L-BFGS-B", bounds=bounds)
-    return ResidualProcess(*np.exp(found.x).tolist())
+    process = ResidualProcess(*np.exp(found.x).tolist())
+    return process.times(float(np.median([_level(process, *each) for each in series])))
+
+
+def _level(process: ResidualProcess, op_index: Floats, residuals: Floats) -> float:
+    """How many times larger an asset's residuals are than the process says."""
+    spread = process.covariance(op_index, op_index)
+    spread[np.diag_indices_from(spread)] += process.noise_ah**2 + _JITTER
+    explained = float(residuals @ linalg.solve(spread, residuals, assume_a="pos"))
+    return max(math.sqrt(explained / residuals.size), _LEAST)
 
 
 def _spaced(rows: NDArray[np.intp]) -> NDArray[np.intp]:

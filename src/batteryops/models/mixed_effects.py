@@ -53,9 +53,9 @@ class Design:
 
     blocks: tuple[tuple[int, ...], ...]
     slopes: bool = False
-    cycles_per_asset: int = 16
+    cycles_per_asset: int = 10
     rounds: int = 1
-    max_steps: int = 40
+    max_steps: int = 25
 
     def starts(self) -> Floats:
         """Logarithms of the parameters where the search begins, in the order of the formula."""
