@@ -318,8 +318,8 @@ class BatteryProcess:
 
         members = []
         for place, told in enumerate(document["members"]):
-            asked = {name: told[name] for name in ("slopes", "cycles_per_asset", "rounds")}
-            design = Design(tuple(map(tuple, told["blocks"])), max_steps=told["max_steps"], **asked)
+            asked = {name: told[name] for name in _DESIGN}
+            design = Design(tuple(map(tuple, told["blocks"])), **asked)
             fitted = _values(arrays, f"{place} fitted", _FITTED)
             members.append((encoding(f"{place}", told), MixedEffects(design, **fitted)))
         line = Line(**_values(arrays, "line fitted", _LINE))
@@ -333,6 +333,7 @@ class BatteryProcess:
 
 _ENCODED: Final = ("centre", "scale")
 _FITTED: Final = ("parameters", "mean", "scale", "rows", "weights", "factor", "log_evidence")
+_DESIGN: Final = ("slopes", "cycles_per_asset", "rows_per_asset", "rounds", "max_steps")
 _LINE: Final = ("slopes", "intercept", "variance")
 
 

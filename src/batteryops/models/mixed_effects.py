@@ -47,6 +47,8 @@ class Design:
         blocks: columns of the encoded features that share a scale, each column at most once.
         slopes: whether assets also have slopes of their own, not only an offset.
         cycles_per_asset: rows of each asset, evenly spaced, on which parameters are learned.
+        rows_per_asset: rows of each asset, evenly spaced, that answers are made from; more cycles
+            of a battery say little more of others.
         rounds: how often outlying rows are weighed anew and parameters learned again.
         max_steps: of the search for parameters, each round.
     """
@@ -54,6 +56,7 @@ class Design:
     blocks: tuple[tuple[int, ...], ...]
     slopes: bool = False
     cycles_per_asset: int = 10
+    rows_per_asset: int = 200
     rounds: int = 1
     max_steps: int = 25
 
@@ -207,14 +210,13 @@ def fit_mixed_effects(
     """
     _check(rows, labels, assets, design)
     codes = group_codes(assets, len(rows))
+    kept = _spaced(codes, design.rows_per_asset)
+    rows, labels, codes = rows[kept], labels[kept], codes[kept]
     by_asset = group_weights(codes)
     mean = float(by_asset @ labels)
     scale = math.sqrt(float(by_asset @ (labels - mean) ** 2)) or 1.0  # all alike: any will do
     target = (labels - mean) / scale
-    chosen = np.concatenate(
-        [_spaced(np.flatnonzero(codes == code), design.cycles_per_asset) for code in set(codes)]
-    )
-    chosen.sort()
+    chosen = _spaced(codes, design.cycles_per_asset)
     few = _Kernel(design, rows[chosen], rows[chosen])
     every = _Kernel(design, rows, rows)
     same_few = (codes[chosen][:, None] == codes[chosen][None, :]).astype(np.float64)
@@ -250,9 +252,13 @@ def _check(rows: Floats, labels: Floats, assets: NDArray[np.object_], design: De
         )
 
 
-def _spaced(places: NDArray[np.intp], at_most: int) -> NDArray[np.intp]:
-    chosen = np.unique(np.linspace(0, places.size - 1, at_most).astype(np.intp))
-    return places[chosen]
+def _spaced(codes: NDArray[np.intp], at_most: int) -> NDArray[np.intp]:
+    """Rows of at most so many cycles of each asset, evenly spaced, in the order of the rows."""
+    chosen = []
+    for code in np.unique(codes):
+        places = np.flatnonzero(codes == code)
+        chosen.append(places[np.unique(np.linspace(0, places.size - 1, at_most).astype(np.intp))])
+    return np.sort(np.concatenate(chosen))
 
 
 def _learn(  # noqa: PLR0913 - what is to be explained, and from where
