@@ -47,7 +47,6 @@ class Design:
         blocks: columns of the encoded features that share a scale, each column at most once.
         slopes: whether assets also have slopes of their own, not only an offset.
         cycles_per_asset: rows of each asset, evenly spaced, on which parameters are learned.
-        rows_per_asset: rows of each asset, evenly spaced, that answers are made from; more cycles
         rows_per_asset: rows of each asset, evenly spaced, that answers are made from: a bound for
             assets of long life. With 40 instead of all (up to 168) NASA's cells were told worse.
         rounds: how often outlying rows are weighed anew and parameters learned again.
