@@ -15,8 +15,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from batteryops.errors import DataError, SettingsError, UnknownAssetError
-from batteryops.evaluation.coverage import Names
 from batteryops.evaluation.metrics import Floats
+from batteryops.evaluation.owners import Owners
 from batteryops.evaluation.protocol_run import Matrix, Predict, ProtocolResult, evaluate_protocol
 from batteryops.evaluation.protocols import PROTOCOLS
 from batteryops.settings import EvaluationSettings
@@ -69,13 +69,13 @@ def nasa(data_folder: Path) -> pl.DataFrame:
     )
 
 
-def fit_line(features: Matrix, labels: Floats, _groups: Names) -> Predict:
+def fit_line(features: Matrix, labels: Floats, _owners: Owners) -> Predict:
     """Least squares on the first feature."""
     slope, offset = np.polyfit(features[:, 0].astype(np.float64), labels, 1)
     return lambda given: offset + slope * given[:, 0].astype(np.float64)
 
 
-def fit_constant(_features: Matrix, labels: Floats, _groups: Names) -> Predict:
+def fit_constant(_features: Matrix, labels: Floats, _owners: Owners) -> Predict:
     return lambda given: np.full(len(given), labels.mean())
 
 
@@ -142,7 +142,7 @@ def test_the_model_is_never_shown_a_row_that_it_is_tested_on() -> None:
     shown: list[set[float]] = []
     asked: list[set[float]] = []
 
-    def spy(features: Matrix, labels: Floats, _groups: Names) -> Predict:
+    def spy(features: Matrix, labels: Floats, _owners: Owners) -> Predict:
         assert features.dtype == np.float32
         assert features.flags.c_contiguous
         assert labels.dtype == np.float64
@@ -241,9 +241,9 @@ def test_missing_features_reach_the_model_as_nan() -> None:
     )
     seen: list[Matrix] = []
 
-    def keep(features: Matrix, labels: Floats, groups: Names) -> Predict:
+    def keep(features: Matrix, labels: Floats, owners: Owners) -> Predict:
         seen.append(features)
-        return fit_constant(features, labels, groups)
+        return fit_constant(features, labels, owners)
 
     evaluate_protocol(table, FEATURES, "random", keep, settings=SETTINGS, nominal_ah=2.0, seed=1)
     assert np.isnan(seen[0][:, 0]).all()
@@ -301,7 +301,7 @@ def test_a_model_that_answers_nonsense_is_refused(answer: Floats, message: str) 
             fleet(),
             FEATURES,
             "random",
-            lambda _features, _labels, _groups: lambda _given: answer,
+            lambda _features, _labels, _owners: lambda _given: answer,
             settings=SETTINGS,
             nominal_ah=2.0,
             seed=1,
@@ -343,7 +343,7 @@ def test_ridge_on_the_nasa_cells_is_as_bad_as_an_independent_script_found(
 def test_the_source_systems_model_passes_its_gates_under_its_own_protocol(
     data_folder: Path,
 ) -> None:
-    def fit(features: Matrix, labels: Floats, _groups: Names) -> Predict:
+    def fit(features: Matrix, labels: Floats, _owners: Owners) -> Predict:
         model = xgb.XGBRegressor(
             n_estimators=300,
             max_depth=9,

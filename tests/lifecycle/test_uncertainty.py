@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
+from batteryops.evaluation.owners import Owners
 from batteryops.evaluation.protocol_run import Predict, evaluate_protocol
 from batteryops.evaluation.protocols import CLOCK
 from batteryops.features.views import feature_table, get_view
@@ -16,7 +17,7 @@ from batteryops.lifecycle.uncertainty import (
     bounds_fit,
     fit_uncertainty,
     once_per_rows,
-    package_groups,
+    package_owners,
 )
 from batteryops.settings import Settings, load_settings
 
@@ -43,6 +44,12 @@ def fleet(n_assets: int = 24, n_cycles: int = 12) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=["asset_id", "op_index", "x", "capacity_ah"], orient="row")
 
 
+def owners_of(table: pl.DataFrame) -> Owners:
+    """Each asset is a group of its own."""
+    assets = table["asset_id"].to_numpy().astype(object)
+    return Owners(assets, assets)
+
+
 class Recording:
     """A fit that answers x itself and remembers which rows it was shown."""
 
@@ -53,9 +60,9 @@ class Recording:
         self,
         features: NDArray[np.float32],
         labels: NDArray[np.float64],
-        groups: NDArray[np.object_],
+        owners: Owners,
     ) -> Predict:
-        assert len(features) == len(labels) == len(groups)
+        assert len(features) == len(labels) == len(owners)
         self.shown.append(features[:, 0])
         return lambda asked: asked[:, 0].astype(np.float64)
 
@@ -89,7 +96,7 @@ def test_calibration_never_sees_the_group_that_is_tested(settings: Settings) -> 
     test = assets == "RW2"
     fit = Recording()
     made = bounds_fit(fit, NAMES, settings, "nasa_18650")(
-        values[~test, None], table["capacity_ah"].to_numpy()[~test], assets[~test].astype(object)
+        values[~test, None], table["capacity_ah"].to_numpy()[~test], owners_of(table)[~test]
     )
     made(values[test, None], values[test].astype(float), assets[test].astype(object))
     assert not set(np.concatenate(fit.shown)) & set(values[test])
@@ -101,9 +108,11 @@ def test_a_model_that_two_folds_ask_for_is_fitted_once() -> None:
     fit = Recording()
     once = once_per_rows(fit)
     rows, labels = np.ones((4, 1), dtype=np.float32), np.ones(4)
-    groups = np.array(["a", "a", "b", "b"], dtype=object)
-    assert once(rows, labels, groups) is once(rows.copy(), labels.copy(), groups.copy())
-    once(rows, labels + 1.0, groups)
+    names = np.array(["a", "a", "b", "b"], dtype=object)
+    assert once(rows, labels, Owners(names, names)) is once(
+        rows.copy(), labels.copy(), Owners(names.copy(), names)
+    )
+    once(rows, labels + 1.0, Owners(names, names))
     assert len(fit.shown) == 2
 
 
@@ -114,7 +123,7 @@ def test_an_asset_outside_of_the_domain_gets_all_that_its_profile_allows(
     made = bounds_fit(Recording(), NAMES, settings, "nasa_18650")(
         table["x"].cast(pl.Float32).to_numpy()[:, None],
         table["capacity_ah"].to_numpy(),
-        table["asset_id"].to_numpy().astype(object),
+        owners_of(table),
     )
     asked = np.array([[1.5], [40.0]], dtype=np.float32)
     found = made(asked, np.array([1.5, 2.0]), np.array(["A", "A"], dtype=object))
@@ -129,7 +138,7 @@ def test_one_group_alone_gives_no_bound_but_the_profile_s(settings: Settings) ->
         Recording(),
         table["x"].cast(pl.Float32).to_numpy()[:, None],
         table["capacity_ah"].to_numpy(),
-        table["asset_id"].to_numpy().astype(object),
+        owners_of(table),
         NAMES,
         folds=settings.evaluation.calibration_folds,
     )
@@ -149,5 +158,5 @@ def test_assets_on_one_clock_are_one_group_whatever_the_view_s_features_are(
     assert table[CLOCK].to_list() == summary[CLOCK].to_list()
     assert with_clock(summary, recording).equals(summary)
     together = table.with_columns(pl.lit(1.0).alias(CLOCK))
-    assert len(set(package_groups(together, settings))) == 1
-    assert len(set(package_groups(bare, settings))) == bare["asset_id"].n_unique()
+    assert len(set(package_owners(together, settings).groups)) == 1
+    assert len(set(package_owners(bare, settings).groups)) == bare["asset_id"].n_unique()

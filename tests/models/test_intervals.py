@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from batteryops.errors import DataError, PackageError
+from batteryops.evaluation.owners import Owners
 from batteryops.models.intervals import Intervals, calibrate, out_of_group_predictions
 
 CELL = (0.0, 2.5)
@@ -16,10 +17,10 @@ SOME = Intervals(0.9, 0.05, 0.5, 0.92, 20, 400)
 
 
 def mean_of_training(
-    features: NDArray[np.float32], labels: NDArray[np.float64], groups: NDArray[np.object_]
+    features: NDArray[np.float32], labels: NDArray[np.float64], owners: Owners
 ) -> "MeanOfTraining":
     """A model that always answers with the mean label it saw."""
-    del features, groups
+    del features, owners
     return MeanOfTraining(float(labels.mean()))
 
 
@@ -90,16 +91,17 @@ def test_with_too_few_groups_nothing_is_known_and_the_interval_is_all_that_is_po
 
 def test_nested_calibration_never_shows_a_group_to_the_model_that_answers_for_it() -> None:
     labels = np.repeat([1.0, 2.0, 3.0], 4)
-    groups = np.repeat(["a", "b", "c"], 4)
+    groups = np.repeat(np.array(["a", "b", "c"], dtype=object), 4)
     given_ah = out_of_group_predictions(
-        mean_of_training, np.zeros((12, 1)), labels, groups, folds=9
+        mean_of_training, np.zeros((12, 1)), labels, Owners(groups, groups), folds=9
     )
     assert given_ah.tolist() == [2.5] * 4 + [2.0] * 4 + [1.5] * 4
 
 
 def test_one_group_alone_cannot_be_predicted_from_others() -> None:
+    same = np.full(3, "a", dtype=object)
     alone = out_of_group_predictions(
-        mean_of_training, np.zeros((3, 1)), np.ones(3), ["a"] * 3, folds=5
+        mean_of_training, np.zeros((3, 1)), np.ones(3), Owners(same, same), folds=5
     )
     assert np.isnan(alone).all()
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from batteryops.errors import DataError
 from batteryops.evaluation.metrics import Floats
+from batteryops.evaluation.owners import Names, Owners
 
 Matrix = NDArray[np.float32]
-Names = NDArray[np.object_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,8 +46,8 @@ class Bounds:
 MakeBounds = Callable[[Matrix, Floats, Names], Bounds]
 """From features (n, k), predictions (n,) in Ah and assets (n,) to their intervals."""
 
-FitBounds = Callable[[Matrix, Floats, Names], MakeBounds]
-"""From training's features, labels in Ah and groups, nothing else, to what makes intervals."""
+FitBounds = Callable[[Matrix, Floats, Owners], MakeBounds]
+"""From training's features, labels in Ah and owners, nothing else, to what makes intervals."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

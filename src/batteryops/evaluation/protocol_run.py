@@ -18,13 +18,7 @@ from batteryops.evaluation.baselines import (
     mean_baseline,
     ridge_baseline,
 )
-from batteryops.evaluation.coverage import (
-    Bounds,
-    Coverage,
-    FitBounds,
-    Names,
-    measure_coverage,
-)
+from batteryops.evaluation.coverage import Bounds, Coverage, FitBounds, measure_coverage
 from batteryops.evaluation.metrics import (
     Floats,
     Interval,
@@ -35,6 +29,7 @@ from batteryops.evaluation.metrics import (
     per_asset,
     score,
 )
+from batteryops.evaluation.owners import Owners
 from batteryops.evaluation.protocols import (
     CLOCK,
     Split,
@@ -50,11 +45,11 @@ if TYPE_CHECKING:
 
 Matrix = NDArray[np.float32]
 Predict = Callable[[Matrix], Floats]
-Fit = Callable[[Matrix, Floats, Names], Predict]
+Fit = Callable[[Matrix, Floats, Owners], Predict]
 """Fits features (n, k), NaN where missing, to capacities (n,) in Ah; gives what predicts.
 
-It is told the groups (n,): assets that were aged together, as the protocol has it, are one. What
-holds out rows of its own holds out whole groups.
+It is told the owners of the n rows: assets that were aged together, as the protocol has it, are one
+group.
 """
 
 Progress = Callable[[int, int], None]
@@ -156,7 +151,7 @@ def evaluate_protocol(  # noqa: PLR0913  # what is evaluated, how, and on what: 
             `capacity_ah` (null where unlabelled; such rows are left out and counted).
         feature_names: columns handed to `fit`, in this order.
         protocol: one of `batteryops.evaluation.protocols.PROTOCOLS`; with `splits` any name.
-        fit: called once per fold with (features f32, capacity f64, groups) of the training rows;
+        fit: called once per fold with (features f32, capacity f64, owners) of the training rows;
             what it returns is called once with the features of the fold's test rows.
         settings: shares, groups, bootstrap.
         nominal_ah: nominal capacity in Ah: one, one per asset, or one per row of `table`.
@@ -165,7 +160,7 @@ def evaluate_protocol(  # noqa: PLR0913  # what is evaluated, how, and on what: 
         workers: how many folds are fitted at a time, each in a thread of its own; the result does
             not depend on it.
         clock: column in which `unseen_schedules` looks for shared schedules.
-        fit_bounds: called once per fold with features, labels and groups of the training rows,
+        fit_bounds: called once per fold with features, labels and owners of the training rows,
             the groups being those that the protocol knows; what it returns is called once with
             features, predictions and assets of the fold's test rows. No intervals when None.
         splits: rows of the labelled table, where they are not for the protocol to choose.
@@ -186,11 +181,11 @@ def evaluate_protocol(  # noqa: PLR0913  # what is evaluated, how, and on what: 
     matrix = features.astype(np.float32)
     bounds: dict[str, Bounds] = {}
     group_of = held_out_groups(labelled, protocol, plan)
-    groups = np.array([group_of[asset] for asset in assets], dtype=object)
+    owners = Owners(assets, np.array([group_of[asset] for asset in assets], dtype=object))
 
     def answers(split: Split) -> dict[str, Floats]:
         known, asked = (np.ascontiguousarray(matrix[rows]) for rows in (split.train, split.test))
-        training = known, labels[split.train], groups[split.train]
+        training = known, labels[split.train], owners[split.train]
         given = _checked(fit(*training)(asked), split.test.size, split.name)
         if fit_bounds is not None:
             make_bounds = fit_bounds(*training)

@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from batteryops.evaluation.coverage import Bounds, FitBounds, MakeBounds
+from batteryops.evaluation.owners import Owners
 from batteryops.evaluation.protocol_run import Fit, Predict
 from batteryops.evaluation.protocols import CLOCK, SplitPlan, held_out_groups
 from batteryops.models.domain import Domain, fit_domain, held_out_distances
@@ -32,7 +33,7 @@ def fit_uncertainty(  # noqa: PLR0913 - data, and how to hold out
     fit: Fit,
     features: NDArray[np.float32],
     labels: NDArray[np.float64],
-    groups: NDArray[np.object_],
+    owners: Owners,
     names: Sequence[str],
     *,
     folds: int,
@@ -44,18 +45,18 @@ def fit_uncertainty(  # noqa: PLR0913 - data, and how to hold out
         fit: the model; called once per fold of groups.
         features: (n, k), in the order of each group's life.
         labels: (n,), Ah.
-        groups: (n,), assets that were aged together are one.
+        owners: of the n rows; whole groups are held out.
         names: k features.
         folds: groups are held out in at most so many folds.
         workers: folds fitted at a time.
     """
     predicted = out_of_group_predictions(
-        fit, features, labels, groups, folds=folds, workers=workers
+        fit, features, labels, owners, folds=folds, workers=workers
     )
-    distances = held_out_distances(features, groups, names)
+    distances = held_out_distances(features, owners.groups, names)
     return Uncertainty(
-        fit_domain(features, groups, names, distances=distances),
-        calibrate(labels - predicted, distances, groups),
+        fit_domain(features, owners.groups, names, distances=distances),
+        calibrate(labels - predicted, distances, owners.groups),
     )
 
 
@@ -76,10 +77,10 @@ def bounds_fit(
     fit = once_per_rows(fit)
 
     def fit_bounds(
-        features: NDArray[np.float32], labels: NDArray[np.float64], groups: NDArray[np.object_]
+        features: NDArray[np.float32], labels: NDArray[np.float64], owners: Owners
     ) -> MakeBounds:
         found = fit_uncertainty(
-            fit, features, labels, groups, names, folds=settings.evaluation.calibration_folds
+            fit, features, labels, owners, names, folds=settings.evaluation.calibration_folds
         )
 
         def make_bounds(
@@ -116,21 +117,21 @@ def once_per_rows(fit: Fit) -> Fit:
     known: dict[bytes, Predict] = {}
 
     def remembered(
-        features: NDArray[np.float32], labels: NDArray[np.float64], groups: NDArray[np.object_]
+        features: NDArray[np.float32], labels: NDArray[np.float64], owners: Owners
     ) -> Predict:
         digest = hashlib.sha256(features.tobytes())
         digest.update(labels.tobytes())
-        digest.update("\n".join(map(str, groups)).encode())
+        digest.update("\n".join(map(str, (*owners.assets, *owners.groups))).encode())
         key = digest.digest()
         if key not in known:
-            known[key] = fit(features, labels, groups)
+            known[key] = fit(features, labels, owners)
         return known[key]
 
     return remembered
 
 
-def package_groups(table: pl.DataFrame, settings: Settings) -> NDArray[np.object_]:
-    """The group (n,) of each row of a training table, for the calibration of a package.
+def package_owners(table: pl.DataFrame, settings: Settings) -> Owners:
+    """The owners of the rows of a training table, for the calibration of a package.
 
     A battery in service has no companion in training that was aged on its very schedule, so that
     companions are one group, found as `unseen_schedules` finds them. A table without the clock of
@@ -143,4 +144,5 @@ def package_groups(table: pl.DataFrame, settings: Settings) -> NDArray[np.object
     protocol = STRICTEST if CLOCK in table.columns else "unseen_assets"
     plan = SplitPlan.from_settings(settings.evaluation, settings.training.seed)
     group_of = held_out_groups(table, protocol, plan)
-    return np.array([group_of[asset] for asset in table["asset_id"]], dtype=object)
+    assets = table["asset_id"].to_numpy().astype(object)
+    return Owners(assets, np.array([group_of[asset] for asset in assets], dtype=object))

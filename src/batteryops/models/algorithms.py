@@ -1,9 +1,9 @@
 """The algorithms that a tournament compares, each behind one way to fit and predict.
 
-An algorithm is fitted to features (n, k), NaN where missing, capacities (n,) in Ah, and the group
-of each row: assets that were aged together. What holds rows out of its own training, such as
-stacking, holds out whole groups. Each fit runs on one thread, so that folds can run side by side.
-Defaults are the libraries' own where the remark beside them gives no reason.
+An algorithm is fitted to features (n, k), NaN where missing, capacities (n,) in Ah, and the owners
+of the rows: assets, and groups of assets that were aged together. What holds rows out of its own
+training, such as stacking, holds out whole groups. Each fit runs on one thread, so that folds can
+run side by side. Defaults are the libraries' own where the remark beside them gives no reason.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,17 +33,18 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
 from batteryops.errors import SettingsError
+from batteryops.evaluation.owners import Owners
 from batteryops.models import boosting
+from batteryops.models.battery_process import fit_battery_process
 
 if TYPE_CHECKING:
     import optuna
 
 Matrix = NDArray[np.float32]
 Floats = NDArray[np.float64]
-Names = NDArray[np.object_]
 Predict = Callable[[Matrix], Floats]
-GroupedFit = Callable[[Matrix, Floats, Names], Predict]
-"""Fits features (n, k) to capacities (n,) in Ah, told the groups (n,), and gives what predicts."""
+GroupedFit = Callable[[Matrix, Floats, Owners], Predict]
+"""Fits features (n, k) to capacities (n,) in Ah, told the rows' owners, and gives what predicts."""
 
 Values = dict[str, Any]
 """Of what a search may set, by name."""
@@ -57,6 +58,7 @@ class Task:
     """What an algorithm is told besides the data.
 
     Args:
+        view: name of the feature view.
         names: of the k features.
         trends: one per feature: +1 where capacity can only rise with it, -1 where only fall, 0
             where physics does not say.
@@ -64,6 +66,7 @@ class Task:
         seed: of whatever is random.
     """
 
+    view: str
     names: tuple[str, ...]
     trends: tuple[int, ...]
     boosting: Mapping[str, Any]
@@ -151,8 +154,8 @@ def _scikit(kind: type[BaseEstimator], **defaults: Any) -> Callable[[Task, Value
     def make(task: Task, values: Values) -> GroupedFit:
         given: Values = {**defaults, **({"random_state": task.seed} if seeded else {}), **values}
 
-        def fit(features: Matrix, labels: Floats, groups: Names) -> Predict:
-            del groups
+        def fit(features: Matrix, labels: Floats, owners: Owners) -> Predict:
+            del owners
             model = TransformedTargetRegressor(
                 make_pipeline(
                     SimpleImputer(strategy="median", keep_empty_features=True),
@@ -171,8 +174,8 @@ def _scikit(kind: type[BaseEstimator], **defaults: Any) -> Callable[[Task, Value
 def boosted(task: Task, values: Values, trends: tuple[int, ...] = ()) -> GroupedFit:
     """XGBoost with the configured parameters, under the constraints of `trends`."""
 
-    def fit(features: Matrix, labels: Floats, groups: Names) -> Predict:
-        del groups
+    def fit(features: Matrix, labels: Floats, owners: Owners) -> Predict:
+        del owners
         booster = boosting.fit(
             features,
             labels,
@@ -193,9 +196,9 @@ def boosted_on_trend(task: Task, values: Values) -> GroupedFit:
     )
     rest = boosted(task, {name: value for name, value in values.items() if name != "alpha"})
 
-    def fit(features: Matrix, labels: Floats, groups: Names) -> Predict:
-        line = trend(features, labels, groups)
-        trees = rest(features, labels - line(features), groups)
+    def fit(features: Matrix, labels: Floats, owners: Owners) -> Predict:
+        line = trend(features, labels, owners)
+        trees = rest(features, labels - line(features), owners)
         return Combined((line, trees), (1.0, 1.0))
 
     return fit
@@ -206,9 +209,21 @@ def _gaussian_process(task: Task, values: Values) -> GroupedFit:
     kernel = DotProduct() + RBF(float(values.get("length", 5.0))) + WhiteKernel(0.1)
     inner = _scikit(GaussianProcessRegressor, kernel=kernel)(task, {})
 
-    def fit(features: Matrix, labels: Floats, groups: Names) -> Predict:
+    def fit(features: Matrix, labels: Floats, owners: Owners) -> Predict:
         kept = np.unique(np.linspace(0, len(labels) - 1, PROCESS_ROWS).astype(int))
-        return inner(features[kept], labels[kept], groups[kept])
+        return inner(features[kept], labels[kept], owners[kept])
+
+    return fit
+
+
+def _battery_process(task: Task, values: Values) -> GroupedFit:
+    """Gaussian processes on what physics says to compare, with effects of each asset."""
+    del values
+
+    def fit(features: Matrix, labels: Floats, owners: Owners) -> Predict:
+        return fit_battery_process(
+            features, labels, owners.assets, view=task.view, names=task.names
+        )
 
     return fit
 
@@ -349,6 +364,13 @@ ENTRANTS: Final = (
         f"a smooth function and a line, on {PROCESS_ROWS} rows spread evenly",
         _gaussian_process,
         lambda trial: {"length": trial.suggest_float("length", 1.0, 30.0, log=True)},
+    ),
+    Algorithm(
+        "battery_process",
+        "gaussian process",
+        "Gaussian processes on what physics says to compare, with effects of each battery",
+        _battery_process,
+        lambda trial: {},  # noqa: ARG005 - it searches its own values, by the evidence
     ),
     Algorithm("xgboost", "boosting", "XGBoost as configured", boosted, _boosting_space),
     Algorithm(

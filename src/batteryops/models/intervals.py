@@ -35,6 +35,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from batteryops.errors import DataError, PackageError
+from batteryops.evaluation.owners import Owners
 from batteryops.models.held_out import (
     Floats,
     fold_numbers,
@@ -44,9 +45,8 @@ from batteryops.models.held_out import (
 )
 
 Matrix = NDArray[np.float32]
-Names = NDArray[np.object_]
-Fit = Callable[[Matrix, Floats, Names], Callable[[Matrix], Floats]]
-"""Fits features (n, k) to capacities (n,) in Ah, told the groups (n,), and gives what predicts."""
+Fit = Callable[[Matrix, Floats, Owners], Callable[[Matrix], Floats]]
+"""Fits features (n, k) to capacities (n,) in Ah, told the rows' owners, and gives what predicts."""
 
 NOMINAL: Final = 0.9
 """Share of unseen batteries' measured capacities that intervals are made to hold."""
@@ -134,7 +134,7 @@ def out_of_group_predictions(  # noqa: PLR0913 - data, and how to hold out
     fit: Fit,
     features: ArrayLike,
     labels: ArrayLike,
-    groups: ArrayLike,
+    owners: Owners,
     *,
     folds: int,
     workers: int = 1,
@@ -147,7 +147,7 @@ def out_of_group_predictions(  # noqa: PLR0913 - data, and how to hold out
         fit: called once per fold, in threads when `workers` says so.
         features: (n, k), NaN where missing.
         labels: (n,), Ah.
-        groups: (n,), whose row it is: assets that were aged together are one.
+        owners: of the n rows; whole groups are held out.
         folds: groups are left out one by one, or in so many folds of about equal size.
         workers: folds fitted at a time.
 
@@ -156,15 +156,14 @@ def out_of_group_predictions(  # noqa: PLR0913 - data, and how to hold out
     """
     matrix = np.asarray(features, dtype=np.float32)
     target = np.asarray(labels, dtype=np.float64)
-    names = np.asarray(groups, dtype=object)
-    fold_of = fold_numbers(group_codes(names, len(matrix)), folds)
+    fold_of = fold_numbers(group_codes(owners.groups, len(matrix)), folds)
     predicted = np.full(len(matrix), math.nan)
     if fold_of.max() == 0:
         return predicted
 
     def fill(fold: int) -> None:
         out = fold_of == fold
-        predicted[out] = fit(matrix[~out], target[~out], names[~out])(matrix[out])
+        predicted[out] = fit(matrix[~out], target[~out], owners[~out])(matrix[out])
 
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(fill, range(int(fold_of.max()) + 1)))

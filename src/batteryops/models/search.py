@@ -8,8 +8,8 @@ at, so that a protocol which calls it on a fold's training rows keeps its test g
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Self
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Self
 
 import numpy as np
 import optuna
@@ -17,13 +17,11 @@ from numpy.typing import NDArray
 from optuna.trial import TrialState
 
 from batteryops.errors import DataError, RecordsError
+from batteryops.evaluation.owners import Owners
 from batteryops.models.algorithms import (
     Algorithm,
     Floats,
-    GroupedFit,
     Matrix,
-    Names,
-    Predict,
     Task,
     Values,
 )
@@ -43,12 +41,12 @@ class Rows:
     Args:
         features: (n, k), NaN where missing.
         labels: (n,), Ah.
-        groups: (n,), assets that were aged together are one.
+        owners: of the n rows.
     """
 
     features: Matrix
     labels: Floats
-    groups: Names
+    owners: Owners
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +81,10 @@ class Found:
     default_mae_ah: float
     trials: int
     pruned: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON document."""
+        return asdict(self)
 
 
 def search(
@@ -124,16 +126,6 @@ def search(
     return _found(study, default)
 
 
-def searched(algorithm: Algorithm, task: Task, budget: Budget) -> GroupedFit:
-    """What searches on its training rows alone, then fits on all of them with what it found."""
-
-    def fit(features: Matrix, labels: Floats, groups: Names) -> Predict:
-        found = search(algorithm, task, Rows(features, labels, groups), budget)
-        return algorithm.make(task, found.values)(features, labels, groups)
-
-    return fit
-
-
 class _OutOfTimeError(Exception):
     """The budget was spent in the middle of a trial, which says nothing of its values."""
 
@@ -150,7 +142,7 @@ class _HeldOut:
 
     @classmethod
     def of(cls, algorithm: Algorithm, task: Task, rows: Rows, folds: int) -> Self:
-        codes = group_codes(rows.groups, rows.labels.size)
+        codes = group_codes(rows.owners.groups, rows.labels.size)
         fold_of = fold_numbers(codes, folds)
         if not fold_of.any():
             raise DataError(
@@ -171,7 +163,7 @@ class _HeldOut:
         self, values: Values, trial: optuna.Trial | None = None, deadline: float = np.inf
     ) -> float:
         """Mean absolute error over groups, each weighing the same."""
-        features, labels, groups = self.rows.features, self.rows.labels, self.rows.groups
+        features, labels, owners = self.rows.features, self.rows.labels, self.rows.owners
         fit = self.algorithm.make(self.task, values)
         total, share = 0.0, 0.0
         # the largest folds first: they tell the most
@@ -179,7 +171,7 @@ class _HeldOut:
             if time.monotonic() > deadline:
                 raise _OutOfTimeError
             out = self.fold_of == fold
-            given = fit(features[~out], labels[~out], groups[~out])(features[out])
+            given = fit(features[~out], labels[~out], owners[~out])(features[out])
             total += float(self.weights[out] @ np.abs(given - labels[out]))
             share += float(self.weights[out].sum())
             if trial is not None:

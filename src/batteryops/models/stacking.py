@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from batteryops.errors import DataError
-from batteryops.models.algorithms import Combined, Floats, GroupedFit, Matrix, Names, Predict
+from batteryops.evaluation.owners import Names, Owners
+from batteryops.models.algorithms import Combined, Floats, GroupedFit, Matrix
 from batteryops.models.held_out import fold_numbers, group_codes, group_weights
 
 TOP: Final = 3
@@ -82,7 +83,7 @@ def out_of_group(
     fits: Mapping[str, GroupedFit],
     features: Matrix,
     labels: Floats,
-    groups: Names,
+    owners: Owners,
     *,
     folds: int,
 ) -> dict[str, Floats]:
@@ -92,13 +93,13 @@ def out_of_group(
         fits: by name.
         features: (n, k), NaN where missing.
         labels: (n,), Ah.
-        groups: (n,), whose row it is.
+        owners: of the n rows.
         folds: groups are left out in at most so many folds.
 
     Raises:
         DataError: when there is only one group.
     """
-    fold_of = fold_numbers(group_codes(groups, labels.size), folds)
+    fold_of = fold_numbers(group_codes(owners.groups, labels.size), folds)
     if not fold_of.any():
         raise DataError(
             f"all {labels.size} rows are of one group of assets; stacking holds out groups and "
@@ -108,35 +109,19 @@ def out_of_group(
     for fold in range(int(fold_of.max()) + 1):
         out = fold_of == fold
         for name, fit in fits.items():
-            predict = fit(features[~out], labels[~out], groups[~out])
+            predict = fit(features[~out], labels[~out], owners[~out])
             held_out[name][out] = predict(features[out])
     return held_out
 
 
-def stacked(fits: Mapping[str, GroupedFit], *, folds: int, top: int = TOP) -> GroupedFit:
-    """What chooses and weighs on groups held out of its training rows, then fits on all of them.
-
-    Args:
-        fits: candidates by name.
-        folds: of groups, for the choice.
-        top: how many to combine, at most.
-    """
-
-    def fit(features: Matrix, labels: Floats, groups: Names) -> Predict:
-        held_out = out_of_group(fits, features, labels, groups, folds=folds)
-        return fit_stack(choose(held_out, labels, groups, top=top), fits, features, labels, groups)
-
-    return fit
-
-
 def fit_stack(
-    stack: Stack, fits: Mapping[str, GroupedFit], features: Matrix, labels: Floats, groups: Names
+    stack: Stack, fits: Mapping[str, GroupedFit], features: Matrix, labels: Floats, owners: Owners
 ) -> Combined:
     """Fit the members of a stack that have a share, on all rows."""
     held = [
         (name, share) for name, share in zip(stack.members, stack.weights, strict=True) if share
     ]
     return Combined(
-        tuple(fits[name](features, labels, groups) for name, _ in held),
+        tuple(fits[name](features, labels, owners) for name, _ in held),
         tuple(share for _, share in held),
     )
