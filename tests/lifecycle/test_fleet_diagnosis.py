@@ -167,6 +167,18 @@ def test_a_current_that_was_not_measured_is_missing() -> None:
     )
     assert marked["current_a"].null_count() == 2
     assert np.isnan(as_features(marked, AS_PUBLISHED)[:, 1]).sum() == 2
+    assert (~marked["sound"]).sum() == 2
+
+
+def test_trips_that_hold_a_sentinel_are_left_out_of_a_second_look(lab: Lab) -> None:
+    marked = trip_table(
+        current_min=pl.when(pl.col("trip_id") < 6).then(-1000.0).otherwise(pl.col("current_min"))
+    )
+    found = diagnose_trips(marked, [lab], source="trips", progress=Silent())
+    kept = found.trips.filter(pl.col("op_index") >= 6)
+    assert found.sound.n == kept.height == 50
+    assert found.sound.pearson == pytest.approx(np.corrcoef(kept["soh"], kept["rise_k"])[0, 1])
+    assert any("10 trips hold a number" in reason for reason in found.reasons)
 
 
 def test_trips_that_all_lack_a_drop_time_leave_nothing_when_dropped(lab: Lab) -> None:
@@ -233,6 +245,8 @@ def test_the_published_wrong_sign_is_found_on_the_chengdu_trips(
     assert theirs.found.pearson == pytest.approx(PUBLISHED.pearson, abs=0.05)
     assert theirs.found.spearman == pytest.approx(PUBLISHED.spearman, abs=0.08)
     assert found.wrong_signs == len(found.mappings) == 48
+    assert found.sound.n == 7391 - 141
+    assert 0 < found.sound.pearson < 0.6 * checked.found.pearson  # those 141 made most of it
     blind, kind = found.domain
     assert blind.inside == 0
     assert blind.features["voltage_V_mean"] == 7391

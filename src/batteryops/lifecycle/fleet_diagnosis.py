@@ -41,7 +41,7 @@ from batteryops.lifecycle.trip_mappings import (
     as_features,
     trip_values,
 )
-from batteryops.lifecycle.uncertainty import package_groups
+from batteryops.lifecycle.uncertainty import package_owners
 from batteryops.models import boosting
 from batteryops.models.domain import Domain, fit_domain
 from batteryops.schema import LABEL, Kind
@@ -124,12 +124,14 @@ def diagnose_trips(
         for each in labs
         if each.reseeded
     }
+    sound = trips["sound"].to_numpy()
     shown = trips.select("asset_id", "op_index", "rise_k", "duration_s").with_columns(
         soh=pl.Series(predicted / LAB_NOMINAL_AH), inside=pl.Series(inside)
     )
     return Diagnosis(
         source=source,
         mappings=mapped,
+        sound=associate(predicted[sound], rise[sound]),
         seeds=seeds,
         per_vehicle=_per_vehicle(shown),
         drivers=_drivers(lab, blind, predicted, rise),
@@ -164,7 +166,7 @@ def _fitted(name: str, table: pl.DataFrame, view: FeatureView, settings: Setting
         )
         for shift in range(SEEDS)
     ]
-    domain = fit_domain(features, package_groups(table, settings), view.names)
+    domain = fit_domain(features, package_owners(table, settings).groups, view.names)
     return Lab(name, models[0], domain, tuple(models))
 
 

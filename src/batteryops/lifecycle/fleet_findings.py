@@ -113,8 +113,9 @@ class DomainVerdict:
 class Rise:
     """Whether the published temperature rise can be one.
 
-    A hottest probe whose mean over a trip equals its maximum did not change. A rise over the trip
-    is then impossible; what is published must be the difference between probes.
+    A hottest probe whose mean over a trip equals its maximum did not change, so that a rise above
+    0 is not its rise. Most likely it is the difference between the hottest and the coolest probe;
+    the raw record has both, the trip table does not say how it was computed.
 
     Args:
         constant: share of trips whose hottest probe did not change.
@@ -143,6 +144,7 @@ class Diagnosis:
         source: of the trips.
         mappings: every lab model under every mapping; the first is `AS_PUBLISHED` with the
             default lab model.
+        sound: the first again, without the trips that hold a sentinel; nothing else is changed.
         seeds: by lab model, correlations of the reseeded fits under `AS_PUBLISHED`.
         per_vehicle: `asset_id`, `trips`, `pearson`, `spearman`; as published, default lab model.
         drivers: per feature, likewise.
@@ -153,6 +155,7 @@ class Diagnosis:
 
     source: str
     mappings: tuple[Mapped, ...]
+    sound: Association
     seeds: dict[str, tuple[Association, ...]]
     per_vehicle: pl.DataFrame
     drivers: tuple[Driver, ...]
@@ -212,12 +215,19 @@ class Diagnosis:
                 f"{self.as_published.found.pearson:+.2f} and "
                 f"{self.as_published.found.spearman:+.2f}."
             )
+        unsound = self.trips.height - self.sound.n
+        if unsound:
+            told.append(
+                f"{unsound} trips hold a number that means no measurement; without them it is "
+                f"{self.sound.pearson:+.2f} and {self.sound.spearman:+.2f}."
+            )
         if self.rise.constant_with_rise > 0:
             told.append(
                 f"In {self.rise.constant:.0%} of the trips the hottest probe never changed, and "
-                f"their published rise is {self.rise.mean_of_constant_k:.1f} K on average: it is "
-                "a difference between probes, not a rise over the trip. It says how evenly a pack "
-                "is cooled, and only indirectly how old it is."
+                f"their published rise is {self.rise.mean_of_constant_k:.1f} K on average: that "
+                "cannot be its rise, and most likely is the difference between probes, hottest "
+                "and coolest. That says how evenly a pack is cooled, and only indirectly how old "
+                "it is."
             )
         return tuple(told)
 
@@ -232,6 +242,7 @@ class Diagnosis:
             "closest": self.closest.to_json(),
             "mappings_with_wrong_sign": self.wrong_signs,
             "mappings": [mapped.to_json() for mapped in self.mappings],
+            "as_published_without_sentinels": self.sound.to_json(),
             "seeds": {
                 lab: [found.to_json() for found in every] for lab, every in self.seeds.items()
             },

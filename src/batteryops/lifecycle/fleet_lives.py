@@ -190,12 +190,13 @@ def life_of_trips(
             "published monthly mean, so that trip_id is chronological and the month is known"
         )
     notes.append(
-        "the published temperature rise is the difference between probes; `fleet diagnose` shows it"
+        "the published temperature rise most likely is the difference between the hottest and the "
+        "coolest probe; `fleet diagnose` says why"
     )
     return _life(
         table,
         loads=("dod_pct", "duration_s", "current_a", "temperature_c"),
-        rise="published temperature rise of a trip, the difference between probes",
+        rise="published temperature rise of a trip, most likely the difference between probes",
         source=recording.source,
         notes=tuple(notes),
     )

@@ -78,7 +78,8 @@ def trip_values(recording: Recording) -> pl.DataFrame:
     Returns:
         `asset_id`, `op_index`, `voltage_v` (pack), `current_a` (negative = discharge, null where
         it was not measured), `temperature_c`, `temperature_max_c`, `duration_s`, `rise_k`,
-        `drop_time_s` (null where not computable); sorted.
+        `drop_time_s` (null where not computable), `sound` (no value of the trip is a sentinel);
+        sorted.
 
     Raises:
         DataError: no trips, a column that trip tables have and this does not, or fewer than three
@@ -101,9 +102,9 @@ def trip_values(recording: Recording) -> pl.DataFrame:
             f"{'s' if cycles.height > 1 else ''}; a correlation needs three or more"
         )
     marks = (
-        pl.col("sentinel_columns").str.contains("current_mean").fill_null(value=False)
+        pl.col("sentinel_columns").fill_null("")
         if "sentinel_columns" in cycles.columns
-        else pl.lit(value=False)
+        else pl.lit("")
     )
     means = recording.samples.group_by("asset_id", "cycle_index").agg(
         pl.col("voltage_v", "current_a", "temperature_c").mean()
@@ -114,12 +115,13 @@ def trip_values(recording: Recording) -> pl.DataFrame:
             "asset_id",
             op_index="cycle_index",
             voltage_v="voltage_v",
-            current_a=pl.when(~marks).then("current_a"),
+            current_a=pl.when(~marks.str.contains("current_mean")).then("current_a"),
             temperature_c="temperature_c",
             temperature_max_c="temperature_max_c",
             duration_s="duration_s",
             rise_k="delta_temperature_c",
             drop_time_s=pl.col("voltage_drop_time_s").fill_nan(None),
+            sound=marks == "",
         )
         .sort("asset_id", "op_index")
     )
