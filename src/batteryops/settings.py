@@ -162,8 +162,9 @@ class EvaluationSettings(_Section):
 
 
 class TournamentSettings(_Section):
-    """How algorithms are compared, and how many of the best are combined."""
+    """Which algorithms are compared, all when none is named, and how many of the best combined."""
 
+    entrants: tuple[str, ...]
     folds: Annotated[int, Field(ge=2)]
     inner_folds: Annotated[int, Field(ge=2)]
     combined: Annotated[int, Field(ge=1)]

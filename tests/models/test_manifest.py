@@ -16,7 +16,7 @@ HASH = "0" * 64
 
 def facts() -> dict[str, Any]:
     return {
-        "format_version": 2,
+        "format_version": 3,
         "model_name": "ev-soh-predictor",
         "view": "discharge_summary",
         "view_version": 1,
@@ -24,6 +24,8 @@ def facts() -> dict[str, Any]:
         "feature_names": ["voltage_V_mean", "current_A_mean"],
         "level": "cell",
         "nominal_capacities_ah": {"nasa_18650": 2.0, "another": None},
+        "algorithm": {"name": "xgboost", "shares": {}, "values": {"xgboost": {"max_depth": 4}}},
+        "booster": True,
         "parameters": {"n_estimators": 300, "learning_rate": 0.1, "tree_method": "hist"},
         "seed": 42,
         "created_at": "2026-01-02T03:04:05Z",
@@ -74,7 +76,13 @@ def test_a_manifest_cannot_be_changed() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 1}, "format version 1, expected 2; load it with the batteryops that"),
+        ({"format_version": 2}, "format version 2, expected 3; load it with the batteryops that"),
+        ({"algorithm": {"name": ""}}, "algorithm.name: String should have at least 1 character"),
+        ({"algorithm": {"name": "stack", "shares": {"ridge": 1.5}}}, "shares.ridge: Input should"),
+        (
+            {"algorithm": {"name": "ridge"}, "booster": False},
+            "model.ubj, which ridge does not have",
+        ),
         ({"surprise": 1}, "surprise: Extra inputs are not permitted"),
         ({"schema_hash": "abc"}, "schema_hash: String should match pattern"),
         ({"level": "module"}, "level: Input should be 'cell' or 'pack'"),

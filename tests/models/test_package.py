@@ -24,7 +24,12 @@ from batteryops.models.domain import fit_domain
 from batteryops.models.intervals import Intervals
 from batteryops.models.manifest import MANIFEST
 from batteryops.models.onnx_twin import to_onnx
-from batteryops.models.package import ModelPackage, load_package, write_package
+from batteryops.models.package import (
+    ChosenAlgorithm,
+    ModelPackage,
+    load_package,
+    write_package,
+)
 from batteryops.settings import load_settings
 
 VIEW = get_view("discharge_summary")
@@ -47,8 +52,9 @@ def training() -> tuple[NDArray[np.float32], xgb.Booster, bytes]:
 def write(folder: Path, **changes: Any) -> ModelPackage:  # noqa: ANN401 - any argument
     features, booster, onnx = training()
     arguments: dict[str, Any] = {
-        "booster": booster,
+        "model": booster,
         "onnx": onnx,
+        "algorithm": ChosenAlgorithm(name="xgboost"),
         "model_name": "ev-soh-predictor",
         "view": VIEW,
         "profiles": [CELL],
@@ -241,7 +247,7 @@ def test_a_booster_of_another_view_is_refused(tmp_path: Path) -> None:
     other = fit(features, np.ones(100), feature_names=names, parameters=PARAMETERS, seed=1)
 
     with pytest.raises(PackageError, match=r"model/model.ubj was fitted on 7 features \(f0, f1"):
-        write(tmp_path / "model", booster=other, onnx=onnx)
+        write(tmp_path / "model", model=other, onnx=onnx)
 
 
 def test_a_parent_that_is_a_file_is_named(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from batteryops.models.boosting import fit
 from batteryops.models.domain import fit_domain
 from batteryops.models.intervals import Intervals
 from batteryops.models.onnx_twin import to_onnx
-from batteryops.models.package import ModelPackage, write_package
+from batteryops.models.package import ChosenAlgorithm, ModelPackage, write_package
 from batteryops.registry.mlflow_tracking import ModelRegistry
 from batteryops.registry.store import open_client
 from batteryops.settings import load_settings
@@ -30,8 +30,9 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> ModelPackage:
     booster = fit(features, labels, feature_names=VIEW.names, parameters=parameters, seed=0)
     return write_package(
         tmp_path_factory.mktemp("packages") / "model",
-        booster=booster,
+        model=booster,
         onnx=to_onnx(booster, 7),
+        algorithm=ChosenAlgorithm(name="xgboost"),
         model_name="ev-soh-predictor",
         view=VIEW,
         profiles=[CELL],

@@ -12,7 +12,7 @@ from batteryops.models import boosting
 from batteryops.models.domain import fit_domain
 from batteryops.models.intervals import Intervals
 from batteryops.models.onnx_twin import to_onnx
-from batteryops.models.package import ModelPackage, write_package
+from batteryops.models.package import ChosenAlgorithm, ModelPackage, write_package
 from batteryops.records.predictions import PredictionLog
 from batteryops.serving.app import ServedModel, create_app
 from batteryops.settings import Settings, load_settings
@@ -53,8 +53,9 @@ def package(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Mod
     )
     return write_package(
         tmp_path_factory.mktemp("packages") / "small",
-        booster=booster,
+        model=booster,
         onnx=to_onnx(booster, len(view.names)),
+        algorithm=ChosenAlgorithm(name="xgboost"),
         model_name="ev-soh-predictor",
         view=view,
         profiles=[settings.profile("nasa_18650")],

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from batteryops.evaluation.gates import Verdict
     from batteryops.evaluation.protocol_run import ProtocolResult
     from batteryops.lifecycle.leakage import ViewLeakage
+    from batteryops.lifecycle.tournament import Tournament
+    from batteryops.models.search import Found
 
 
 def features(
@@ -82,6 +84,33 @@ def train(
         Path | None,
         typer.Option("--features", help="Train on a feature table instead of cycles."),
     ] = None,
+    algorithm: Annotated[
+        str | None,
+        typer.Option(
+            "--algorithm",
+            help="What is fitted; `train --tournament` lists them.",
+            show_default="xgboost",
+        ),
+    ] = None,
+    tournament: Annotated[
+        bool,
+        typer.Option(
+            "--tournament",
+            help="Compare all algorithms on batteries never seen, and take the best of them or a "
+            "combination of three.",
+        ),
+    ] = False,
+    search: Annotated[
+        float,
+        typer.Option(
+            "--search",
+            metavar="SECONDS",
+            min=0.0,
+            help="Search so long, over all folds, for the algorithm's values; with --tournament "
+            "for XGBoost's.",
+            show_default="no search",
+        ),
+    ] = 0.0,
     out: Annotated[
         Path | None, typer.Option("--out", help="Also leave the model package in this folder.")
     ] = None,
@@ -90,12 +119,24 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Evaluate, fit, gate, package and register. Exit 1 when a gate says no."""
+    from batteryops.lifecycle.evaluation import CONFIGURED
     from batteryops.lifecycle.registration import train_and_register
+    from batteryops.lifecycle.training import Choice
 
+    if algorithm is not None and tournament:
+        raise typer.BadParameter(
+            "--tournament chooses the algorithm; name entrants under tournament.entrants in the "
+            "configuration, or give --algorithm alone"
+        )
     settings = settings_of(config, home)
     with terminal.steps(quiet=as_json) as progress:
         registered = train_and_register(
-            settings, source=source, features_file=features_file, out=out, progress=progress
+            settings,
+            source=source,
+            features_file=features_file,
+            out=out,
+            progress=progress,
+            choice=Choice(algorithm or CONFIGURED, tournament=tournament, search_s=search),
         )
     trained = registered.trained
     if as_json:
@@ -106,6 +147,10 @@ def train(
                 "data_fingerprint": trained.prepared.fingerprint,
                 "rows": trained.prepared.table.height,
                 "quarantined": trained.prepared.report.quarantined_rows,
+                "algorithm": trained.algorithm.model_dump(),
+                "search": trained.found.to_json() if trained.found else None,
+                "tournament": trained.tournament.to_json() if trained.tournament else None,
+                "notes": list(trained.notes),
                 "training": trained.facts,
                 "protocols": {name: result.to_json() for name, result in trained.results.items()},
                 "leakage": trained.leakage.to_json(),
@@ -114,14 +159,20 @@ def train(
             }
         )
     else:
+        if trained.tournament:
+            show_tournament(trained.tournament)
+        if trained.found:
+            show_search(trained.found)
         show_results(trained.results.values())
         show_leakage(trained.leakage)
         show_verdict(trained.verdict)
+        for note in trained.notes:
+            terminal.say(note, label="note", style="yellow")
         for shortfall in trained.shortfalls:
             terminal.say(f"a baseline does better, {shortfall}", label="note", style="yellow")
         terminal.say(
-            f"registered as {settings.registry.model_name} version {registered.version.version}; "
-            f"package in {registered.package.folder}"
+            f"{trained.algorithm} is registered as {settings.registry.model_name} version "
+            f"{registered.version.version}; package in {registered.package.folder}"
         )
         if trained.verdict.passed:
             terminal.say(f"to put it in service: batteryops promote {registered.version.version}")
@@ -378,6 +429,51 @@ def show_results(results: "Iterable[ProtocolResult]") -> None:
         ],
         rows,
         spare=["RMSE Ah", "train rows", "MAE SoH points", "test rows", "worst asset, MAE Ah"],
+    )
+
+
+def show_tournament(tournament: "Tournament") -> None:
+    """Print who entered, the best first."""
+    rows: list[list[object]] = []
+    for place, (name, result) in enumerate(tournament.results.items(), 1):
+        interval = result.intervals["mae_ah"]
+        rows.append(
+            [
+                place,
+                terminal.styled(name, "bold" if name == tournament.winner else ""),
+                tournament.family(name),
+                result.metrics.mae_ah,
+                f"{interval.low:.3g} to {interval.high:.3g}",
+                result.metrics.rmse_ah,
+                result.metrics.r2,
+                f"{result.metrics.worst_asset} {result.metrics.worst_asset_mae_ah:.3g}",
+            ]
+        )
+    terminal.table(
+        f"tournament under {tournament.protocol}",
+        [
+            "place",
+            "entrant",
+            "family",
+            "MAE Ah",
+            "interval",
+            "RMSE Ah",
+            "R2",
+            "worst asset, MAE Ah",
+        ],
+        rows,
+        spare=["RMSE Ah", "worst asset, MAE Ah", "interval", "family"],
+    )
+    terminal.say(f"the stack on all rows: {tournament.stack}")
+
+
+def show_search(found: "Found") -> None:
+    """Print what a search found on all rows."""
+    values = ", ".join(f"{name} {value:.4g}" for name, value in found.values.items())
+    terminal.say(
+        f"search on groups held out of all rows: {terminal.counted(found.trials, 'trial')} and "
+        f"{found.pruned} given up early, MAE {found.mae_ah:.4g} Ah, {found.default_mae_ah:.4g} Ah "
+        f"with the defaults; {values or 'the defaults stay'}"
     )
 
 

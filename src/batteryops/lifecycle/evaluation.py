@@ -20,12 +20,18 @@ from batteryops.evaluation.protocols import (
 from batteryops.features.files import read_feature_table
 from batteryops.features.validation import problems
 from batteryops.features.views import FeatureView, get_view
+from batteryops.lifecycle.decisions import (
+    Decide,
+    always,
+    as_it_is,
+    deciding_bounds,
+    deciding_fit,
+)
 from batteryops.lifecycle.leakage import ViewLeakage, check_view
 from batteryops.lifecycle.preparation import Prepared, prepare
 from batteryops.lifecycle.progress import Progress
 from batteryops.lifecycle.sources import default_source, open_source
-from batteryops.lifecycle.uncertainty import bounds_fit
-from batteryops.models.algorithms import GroupedFit, Task, get_algorithm
+from batteryops.models.algorithms import Task
 from batteryops.schema import FEATURE_KEY, LABEL, Recording
 from batteryops.settings import Settings
 
@@ -39,24 +45,10 @@ NAMED_ASSETS: Final = 5
 """How many assets a note names before it says that there are more."""
 
 
-def model_fit(view: FeatureView, settings: Settings, algorithm: str = CONFIGURED) -> GroupedFit:
-    """What the protocols fit afresh for every fold: an algorithm, on one thread.
-
-    Args:
-        view: names the features, and says which way capacity goes with them.
-        settings: XGBoost's parameters, and the seed.
-        algorithm: one of `models.algorithms.ALGORITHMS`.
-
-    Raises:
-        SettingsError: when there is no such algorithm.
-    """
-    return get_algorithm(algorithm).make(task_of(view, settings), {})
-
-
 def task_of(view: FeatureView, settings: Settings) -> Task:
     """What algorithms are told of a view, and of the configuration."""
     training = settings.training
-    return Task(view.names, view.trends, training.parameters, training.seed)
+    return Task(view.name, view.names, view.trends, training.parameters, training.seed)
 
 
 def nominal_capacities(
@@ -88,6 +80,7 @@ def evaluate_table(  # noqa: PLR0913 - what is evaluated, and how
     *,
     profile: str | None = None,
     algorithm: str = CONFIGURED,
+    decide: Decide | None = None,
     splits: Sequence[Split] | None = None,
     progress: Progress | None = None,
 ) -> ProtocolResult:
@@ -103,6 +96,7 @@ def evaluate_table(  # noqa: PLR0913 - what is evaluated, and how
         settings: parameters, seed, groups, shares.
         profile: take every asset to have this profile.
         algorithm: one of `models.algorithms.ALGORITHMS`; the configured one when not said.
+        decide: what every fold decides on its training rows, instead of an algorithm.
         splits: as `evaluate_protocol` takes them.
         progress: told how many folds are done.
 
@@ -113,18 +107,18 @@ def evaluate_table(  # noqa: PLR0913 - what is evaluated, and how
     training = settings.training
     # one thread for each fold and several folds at a time: threads within a fit wait for each other
     workers = int(training.parameters.get("n_jobs", 1))
-    fit = model_fit(view, settings, algorithm)
+    decide = decide or always(as_it_is(algorithm, task_of(view, settings)))
     return evaluate_protocol(
         table,
         view.names,
         protocol,
-        fit,
+        deciding_fit(decide),
         settings=settings.evaluation,
         nominal_ah=nominal_capacities(table, settings, profile),
         seed=training.seed,
         progress=progress.within if progress is not None else None,
         workers=max(1, workers),
-        fit_bounds=bounds_fit(fit, view.names, settings, profile),
+        fit_bounds=deciding_bounds(decide, view, settings, profile),
         splits=splits,
     )
 
@@ -152,6 +146,7 @@ def evaluate_protocols(  # noqa: PLR0913 - what is evaluated, and how
     *,
     profile: str | None = None,
     algorithm: str = CONFIGURED,
+    decide: Decide | None = None,
 ) -> dict[str, ProtocolResult]:
     """Run protocols one after the other.
 
@@ -166,6 +161,7 @@ def evaluate_protocols(  # noqa: PLR0913 - what is evaluated, and how
         progress: told which protocol is run, and how many folds are done.
         profile: take every asset to have this profile.
         algorithm: one of `models.algorithms.ALGORITHMS`; the configured one when not said.
+        decide: what every fold decides on its training rows, instead of an algorithm.
 
     Raises:
         DataError: too few rows or assets for a protocol.
@@ -187,6 +183,7 @@ def evaluate_protocols(  # noqa: PLR0913 - what is evaluated, and how
             settings,
             profile=profile,
             algorithm=algorithm,
+            decide=decide,
             progress=progress,
         )
     return results

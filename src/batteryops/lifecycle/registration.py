@@ -4,7 +4,6 @@ import os
 import platform
 import secrets
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +20,8 @@ from batteryops.lifecycle.preparation import Prepared, prepare, prepare_table
 from batteryops.lifecycle.progress import Progress
 from batteryops.lifecycle.report import Page, render
 from batteryops.lifecycle.sources import default_source, open_source, source_note
-from batteryops.lifecycle.training import DIAGNOSED, Trained, train
+from batteryops.lifecycle.training import CONFIGURED_CHOICE, DIAGNOSED, Choice, Trained, train
+from batteryops.models.algorithms import Boosted, get_algorithm
 from batteryops.models.manifest import code_version
 from batteryops.models.package import ModelPackage, load_package, write_package
 from batteryops.records.ledger import GATE_VERDICT, MODEL_REGISTERED, Ledger
@@ -38,13 +38,14 @@ class Registered:
     version: ModelVersion
 
 
-def train_and_register(
+def train_and_register(  # noqa: PLR0913 - all by name: what to train on, what, where it goes
     settings: Settings,
     *,
     source: str | None,
     features_file: Path | None,
     out: Path | None,
     progress: Progress,
+    choice: Choice = CONFIGURED_CHOICE,
 ) -> Registered:
     """The whole walk from cycles, or a feature table, to a registered version.
 
@@ -54,8 +55,10 @@ def train_and_register(
         features_file: a labelled feature table, instead of cycles.
         out: also leave the package in this folder, which must not exist.
         progress: told what is being done.
+        choice: what is fitted; the configured algorithm when not said.
 
     Raises:
+        SettingsError: an unknown algorithm.
         DataError: data that cannot be read or may not be used.
         PackageError, RegistryError, RecordsError: a store refuses.
     """
@@ -63,6 +66,8 @@ def train_and_register(
         raise DataError("given both --features and --source; expected one of them")
     if out is not None:
         _check_free(out)  # before minutes of work
+    for name in (choice.algorithm, *settings.tournament.entrants):
+        get_algorithm(name)
     view = get_view(settings.training.view)
     progress.step("read, check, compute features")
     if features_file is not None:
@@ -71,7 +76,8 @@ def train_and_register(
     else:
         recording = open_source(source or default_source(settings), settings, kinds=view.kinds)
         prepared = prepare(recording, view, settings)
-    return register(train(prepared, settings, progress), settings, out=out, progress=progress)
+    trained = train(prepared, settings, progress, choice)
+    return register(trained, settings, out=out, progress=progress)
 
 
 def register(
@@ -90,7 +96,7 @@ def register(
         progress: told what is being done.
 
     Raises:
-        PackageError: the package cannot be written, or does not answer as the booster does.
+        PackageError: the package cannot be written, or does not answer as the model does.
         RegistryError, RecordsError: a store refuses.
     """
     progress.step("write the model package")
@@ -112,11 +118,12 @@ def register(
             run_id = registry.log_run(
                 run_name=f"{trained.prepared.view.name} on {trained.prepared.source}",
                 package_folder=draft,
-                parameters=settings.training.parameters,
+                parameters=_parameters(trained, settings),
                 metrics=trained.metrics
                 | {"soh_error_pct": trained.results["random"].metrics.soh_error_pct},
                 tags={
                     "environment": settings.environment,
+                    "algorithm": str(trained.algorithm),
                     "data_set": trained.prepared.source,
                     "git_commit": package.manifest.code.git_commit or "unknown",
                     "data_fingerprint": trained.prepared.fingerprint,
@@ -180,12 +187,15 @@ def _write(trained: Trained, settings: Settings, folder: Path) -> ModelPackage:
         title=f"{settings.registry.model_name}, trained on {prepared.source}",
         subtitle=f"{prepared.view.name} v{prepared.view.version}, {len(assets)} batteries",
         source_note=source_note(prepared.source),
-        provenance=provenance(prepared, settings),
+        provenance=provenance(prepared, settings) | {"algorithm": str(trained.algorithm)},
     )
+    tournament = {"tournament": trained.tournament.to_json()} if trained.tournament else {}
+    search = {"search": trained.found.to_json()} if trained.found else {}
     return write_package(
         folder,
-        booster=trained.booster,
+        model=trained.model.booster if isinstance(trained.model, Boosted) else trained.model,
         onnx=trained.onnx,
+        algorithm=trained.algorithm,
         model_name=settings.registry.model_name,
         view=prepared.view,
         profiles=list(profiles.values()),
@@ -202,6 +212,8 @@ def _write(trained: Trained, settings: Settings, folder: Path) -> ModelPackage:
             | {"training": dict(trained.facts)},
             "quality": prepared.report.to_json(),
             "leakage": trained.leakage.to_json(),
+            **tournament,
+            **search,
         },
         attachments={
             "diagnostics.png": diagnostics_png(trained.results[DIAGNOSED].predictions),
@@ -210,7 +222,18 @@ def _write(trained: Trained, settings: Settings, folder: Path) -> ModelPackage:
     )
 
 
-def provenance(prepared: Prepared, settings: Settings) -> Mapping[str, str]:
+def _parameters(trained: Trained, settings: Settings) -> dict[str, object]:
+    """What was fitted, as a run's parameters: searched values by the algorithm they are for."""
+    searched = {
+        f"{name}.{parameter}": value
+        for name, values in trained.algorithm.values.items()
+        for parameter, value in values.items()
+    }
+    shares = {f"share.{name}": share for name, share in trained.algorithm.shares.items()}
+    return {**settings.training.parameters, **searched, **shares}
+
+
+def provenance(prepared: Prepared, settings: Settings) -> dict[str, str]:
     """What one needs to make the same model again, for people."""
     code = code_version(xgb.__version__)
     parameters = settings.training.parameters

@@ -6,29 +6,37 @@ measured apart: in each fold the choice is made anew, on groups held out of that
 rows, so that the batteries that judge it had no part in it.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from warnings import catch_warnings, simplefilter
 
 import numpy as np
 import polars as pl
-from sklearn.exceptions import ConvergenceWarning
 
 from batteryops.evaluation.protocol_run import ProtocolResult, evaluate_protocol
 from batteryops.evaluation.protocols import SplitPlan, asset_groups
 from batteryops.features.views import FeatureView, matrix
+from batteryops.lifecycle.decisions import (
+    STACK,
+    Decide,
+    Decision,
+    always,
+    as_it_is,
+    combined,
+    deciding_fit,
+    fewer_folds,
+    search_budget,
+    searching,
+    stacking,
+)
 from batteryops.lifecycle.evaluation import CONFIGURED, nominal_capacities, task_of
 from batteryops.lifecycle.progress import Progress
-from batteryops.lifecycle.uncertainty import package_groups
-from batteryops.models.algorithms import ALGORITHMS, GroupedFit, get_algorithm
-from batteryops.models.search import Budget, Found, Rows, search, searched
-from batteryops.models.stacking import Stack, choose, stacked
+from batteryops.lifecycle.uncertainty import package_owners
+from batteryops.models.algorithms import ALGORITHMS
+from batteryops.models.search import Found
+from batteryops.models.stacking import Stack, choose
 from batteryops.schema import LABEL
 from batteryops.settings import Settings
-
-STACK: Final = "stack"
-"""The name of the combination among the results."""
 
 TUNED: Final = "xgboost_searched"
 """The name of XGBoost with the values that a search found."""
@@ -43,32 +51,46 @@ class Tournament:
         results: by algorithm, the best first; the combination as `stack`.
         stack: chosen by the entrants' predictions of groups that they had not seen.
         found: what the search found on all rows; None when there was none.
+        decide: how the winner decides on a fold's training rows.
+        decision: what the winner decided on all rows.
     """
 
     protocol: str
     results: Mapping[str, ProtocolResult]
     stack: Stack
     found: Found | None
+    decide: Decide
+    decision: Decision
+
+    @property
+    def winner(self) -> str:
+        """The entrant with the least mean absolute error."""
+        return next(iter(self.results))
+
+    def family(self, name: str) -> str:
+        """What sort of method an entrant is."""
+        if name == TUNED:
+            return ALGORITHMS[CONFIGURED].family
+        return ALGORITHMS[name].family if name in ALGORITHMS else "combination"
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Metrics of each entrant as `tournament.entrant.metric`."""
+        return {
+            f"tournament.{name}.{metric}": result.facts()[metric]
+            for name, result in self.results.items()
+            for metric in ("mae_ah", "rmse_ah", "r2", "worst_asset_mae_ah")
+        }
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON document."""
         return {
             "protocol": self.protocol,
+            "winner": self.winner,
             "stack": dict(zip(self.stack.members, self.stack.weights, strict=True)),
-            "search": None
-            if self.found is None
-            else {
-                "values": self.found.values,
-                "mae_ah": self.found.mae_ah,
-                "default_mae_ah": self.found.default_mae_ah,
-                "trials": self.found.trials,
-                "pruned": self.found.pruned,
-            },
+            "search": self.found.to_json() if self.found is not None else None,
             "entrants": {
-                name: {
-                    "family": ALGORITHMS[name].family if name in ALGORITHMS else name,
-                    **result.to_json(),
-                }
+                name: {"family": self.family(name), **result.to_json()}
                 for name, result in self.results.items()
             },
         }
@@ -81,7 +103,6 @@ def run_tournament(  # noqa: PLR0913 - what is compared, on what, how
     progress: Progress,
     *,
     protocol: str = "unseen_assets",
-    entrants: Collection[str] = tuple(ALGORITHMS),
     search_s: float = 0.0,
 ) -> Tournament:
     """Compare algorithms under one protocol, and combine the best three.
@@ -89,10 +110,9 @@ def run_tournament(  # noqa: PLR0913 - what is compared, on what, how
     Args:
         table: rows that may train, as `evaluate_table` takes them.
         view: names the features, and says which way capacity goes with them.
-        settings: parameters, seed, groups, folds.
+        settings: who enters, parameters, seed, groups, folds.
         progress: told what is being done.
         protocol: one of `evaluation.protocols.PROTOCOLS`.
-        entrants: names of algorithms.
         search_s: seconds in all for a search of XGBoost's values, which enters as well; it is
             searched anew in every fold, on groups of that fold's training rows. 0 for no search.
 
@@ -103,47 +123,43 @@ def run_tournament(  # noqa: PLR0913 - what is compared, on what, how
     """
     rules = settings.tournament
     task = task_of(view, settings)
-    fits: dict[str, GroupedFit] = {name: get_algorithm(name).make(task, {}) for name in entrants}
-    budget = Budget(
-        seconds=search_s / (rules.folds + 1),  # one search per fold, one on all rows
-        url=settings.predictions_url,
-        folds=rules.inner_folds,
-    )
+    entrants = {name: always(as_it_is(name, task)) for name in rules.entrants or ALGORITHMS}
     if search_s:
-        fits[TUNED] = searched(get_algorithm(CONFIGURED), task, budget)
+        budget = search_budget(settings, search_s)
+        entrants[TUNED] = searching(CONFIGURED, task, budget, entrant=TUNED)
+    contest = entrants | {STACK: stacking(entrants, folds=rules.inner_folds, top=rules.combined)}
     nominal_ah = nominal_capacities(table, settings)
-
-    def judge(fit: GroupedFit) -> ProtocolResult:
-        return evaluate_protocol(
+    results: dict[str, ProtocolResult] = {}
+    for name, decide in contest.items():
+        chosen_anew = ", chosen anew in every fold" if name == STACK else ""
+        progress.step(f"{name}{chosen_anew}, under {protocol}")
+        results[name] = evaluate_protocol(
             table,
             view.names,
             protocol,
-            fit,
-            settings=settings.evaluation.model_copy(update={"max_folds": rules.folds}),
+            deciding_fit(decide),
+            settings=fewer_folds(settings, calibration=False).evaluation,
             nominal_ah=nominal_ah,
             seed=settings.training.seed,
             progress=progress.within,
             workers=max(1, int(settings.training.parameters.get("n_jobs", 1))),
         )
-
-    results: dict[str, ProtocolResult] = {}
-    with catch_warnings():
-        simplefilter("ignore", ConvergenceWarning)  # its error tells how far a fit got
-        for name, fit in fits.items():
-            progress.step(f"{name} under {protocol}")
-            results[name] = judge(fit)
-        stack = _chosen(results, settings)
-        progress.step(f"the best {rules.combined} combined, chosen anew in every fold")
-        combined = judge(stacked(fits, folds=rules.inner_folds, top=rules.combined))
-        found = None
-        if search_s:
-            progress.step("search on all rows")
-            groups = package_groups(table, settings)
-            rows = Rows(matrix(view, table), table[LABEL].to_numpy(), groups)
-            found = search(get_algorithm(CONFIGURED), task, rows, budget)
-    results[STACK] = combined
     ranked = sorted(results, key=lambda name: results[name].metrics.mae_ah)
-    return Tournament(protocol, {name: results[name] for name in ranked}, stack, found)
+    stack = _chosen({name: results[name] for name in entrants}, settings)
+    if search_s:
+        progress.step("search on all rows")
+    owners = package_owners(table, settings)
+    rows = matrix(view, table), table[LABEL].to_numpy(), owners
+    settled = {name: decide(*rows) for name, decide in entrants.items()}
+    winner = ranked[0]
+    return Tournament(
+        protocol=protocol,
+        results={name: results[name] for name in ranked},
+        stack=stack,
+        found=settled[TUNED].found if search_s else None,
+        decide=contest[winner],
+        decision=combined(stack, settled) if winner == STACK else settled[winner],
+    )
 
 
 def _chosen(results: Mapping[str, ProtocolResult], settings: Settings) -> Stack:

@@ -4,22 +4,40 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
+from warnings import catch_warnings, simplefilter
 
 import polars as pl
-import xgboost as xgb
+from sklearn.exceptions import ConvergenceWarning
 
 from batteryops.evaluation.gates import Gate, Verdict, judge
 from batteryops.evaluation.protocol_run import ProtocolResult
 from batteryops.evaluation.protocols import PROTOCOLS
 from batteryops.features.views import matrix
-from batteryops.lifecycle.evaluation import evaluate_protocols, model_fit, nominal_capacities
+from batteryops.lifecycle.decisions import (
+    Decide,
+    always,
+    as_it_is,
+    fewer_folds,
+    search_budget,
+    searching,
+)
+from batteryops.lifecycle.evaluation import (
+    CONFIGURED,
+    evaluate_protocols,
+    nominal_capacities,
+    task_of,
+)
 from batteryops.lifecycle.leakage import PROTOCOL, ViewLeakage, check_view
 from batteryops.lifecycle.preparation import Prepared
 from batteryops.lifecycle.progress import Progress
 from batteryops.lifecycle.ranges import count_out_of_range
-from batteryops.lifecycle.uncertainty import Uncertainty, fit_uncertainty, package_groups
-from batteryops.models import boosting
-from batteryops.models.onnx_twin import max_difference_ah, to_onnx
+from batteryops.lifecycle.tournament import TUNED, Tournament, run_tournament
+from batteryops.lifecycle.uncertainty import Uncertainty, fit_uncertainty, package_owners
+from batteryops.models.algorithm_onnx import to_onnx_any
+from batteryops.models.algorithms import Predict
+from batteryops.models.manifest import ChosenAlgorithm
+from batteryops.models.onnx_twin import max_difference_ah
+from batteryops.models.search import Found
 from batteryops.schema import LABEL
 from batteryops.settings import Settings
 
@@ -28,29 +46,56 @@ DIAGNOSED: Final = "unseen_assets"
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """What is to be fitted.
+
+    Args:
+        algorithm: one of `models.algorithms.ALGORITHMS`; no part in a tournament.
+        tournament: compare the configured entrants first, and take the best.
+        search_s: seconds in all to search for the algorithm's values, or in a tournament for
+            XGBoost's, which then enters once more; 0 for no search.
+    """
+
+    algorithm: str = CONFIGURED
+    tournament: bool = False
+    search_s: float = 0.0
+
+
+CONFIGURED_CHOICE: Final = Choice()
+
+
+@dataclass(frozen=True, slots=True)
 class Trained:
     """A fitted model and everything that was found out about it; nothing is written yet.
 
     Args:
-        booster: fitted on all rows of `prepared`.
+        model: fitted on all rows of `prepared`.
         onnx: its ONNX twin, serialised.
+        algorithm: what it is.
         prepared: what it was fitted on, and what was set aside.
         results: by protocol; measured by models fitted on that protocol's training rows.
         facts: time of the fit, parity of the twin, and how many predictions lie out of range: of
-            the booster on its own rows, and of the protocols' models on the rows they tested.
+            the model on its own rows, and of the protocols' models on the rows they tested.
         leakage: what the leakage checks found.
         uncertainty: prediction intervals and training domain.
         verdict: what the gates said.
+        found: what a search on all rows found; None where there was none.
+        tournament: None where there was none.
+        notes: for whoever reads the results.
     """
 
-    booster: xgb.Booster
+    model: Predict
     onnx: bytes
+    algorithm: ChosenAlgorithm
     prepared: Prepared
     results: Mapping[str, ProtocolResult]
     facts: Mapping[str, float]
     leakage: ViewLeakage
     uncertainty: Uncertainty
     verdict: Verdict
+    found: Found | None
+    tournament: Tournament | None
+    notes: tuple[str, ...]
 
     @property
     def shortfalls(self) -> tuple[str, ...]:
@@ -72,54 +117,69 @@ class Trained:
             found |= {f"{protocol}.{name}": value for name, value in result.facts().items()}
             for baseline, facts in result.baseline_facts().items():
                 found |= {f"{protocol}.{baseline}.{name}": value for name, value in facts.items()}
-        return found
+        return found | (self.tournament.metrics if self.tournament else {})
 
 
-def train(prepared: Prepared, settings: Settings, progress: Progress) -> Trained:
+def train(
+    prepared: Prepared,
+    settings: Settings,
+    progress: Progress,
+    choice: Choice = CONFIGURED_CHOICE,
+) -> Trained:
     """Look for leakage, evaluate under every protocol, fit on all rows, and let the gates judge.
 
     The models of the protocols are thrown away; what they measured stands for the model that is
-    fitted on all rows. Writes nothing.
+    fitted on all rows. Where that one searched, or was chosen and weighed, every fold of every
+    protocol does the same on its own training rows, and there are fewer folds. Writes nothing.
+
+    Args:
+        prepared: what may train.
+        settings: parameters, seed, folds, gates.
+        progress: told what is being done.
+        choice: what is fitted; the configured algorithm when not said.
 
     Raises:
+        SettingsError: an unknown algorithm.
         DataError: too few assets or rows for a protocol.
+        RecordsError: the database of searches is out of reach.
     """
     table, view, training = prepared.table, prepared.view, settings.training
     gates = [Gate.parse(gate) for gate in training.gates]  # refused before minutes of work
-    progress.step("look for leakage")
-    leakage = check_view(
-        table,
-        view,
-        recording=prepared.recording,
-        nominal_ah=nominal_capacities(table, settings),
-    )
-    results = evaluate_protocols(table, view, PROTOCOLS, settings, progress)
-    progress.step(f"fit on {table.height} rows")
-    features, labels = matrix(view, table), table[LABEL].to_numpy()
-    started = time.perf_counter()
-    booster = boosting.fit(
-        features,
-        labels,
-        feature_names=view.names,
-        parameters=training.parameters,
-        seed=training.seed,
-    )
-    training_time_s = time.perf_counter() - started
-    progress.step("calibrate intervals on batteries held out; learn what training covers")
-    uncertainty = fit_uncertainty(
-        model_fit(view, settings),
-        features,
-        labels,
-        package_groups(table, settings),
-        view.names,
-        folds=settings.evaluation.calibration_folds,
-        workers=max(1, int(training.parameters.get("n_jobs", 1))),
-    )
+    with catch_warnings():
+        simplefilter("ignore", ConvergenceWarning)  # how far a fit got, its error tells
+        progress.step("look for leakage")
+        leakage = check_view(
+            table,
+            view,
+            recording=prepared.recording,
+            nominal_ah=nominal_capacities(table, settings),
+        )
+        features, labels = matrix(view, table), table[LABEL].to_numpy()
+        owners = package_owners(table, settings)
+        made = _make_choice(choice, prepared, settings, progress)
+        results = evaluate_protocols(
+            table, view, PROTOCOLS, made.settings, progress, decide=made.decide
+        )
+        if choice.search_s and not choice.tournament:
+            progress.step("search on all rows")
+        decision = made.settle(features, labels, owners)
+        progress.step(f"fit {decision.algorithm} on {table.height} rows")
+        started = time.perf_counter()
+        model = decision.fit(features, labels, owners)
+        training_time_s = time.perf_counter() - started
+        progress.step("calibrate intervals on batteries held out; learn what training covers")
+        uncertainty = fit_uncertainty(
+            decision.fit,
+            features,
+            labels,
+            owners,
+            view.names,
+            folds=made.settings.evaluation.calibration_folds,
+            workers=max(1, int(training.parameters.get("n_jobs", 1))),
+        )
     progress.step("convert to ONNX and compare")
-    onnx = to_onnx(booster, len(view.names))
-    own = table.select("asset_id").with_columns(
-        predicted_ah=pl.Series(boosting.predict(booster, features))
-    )
+    onnx = to_onnx_any(model, len(view.names))
+    own = table.select("asset_id").with_columns(predicted_ah=pl.Series(model(features)))
     every = [own, *(result.predictions for result in results.values())]
     facts = {
         "training_time_s": training_time_s,
@@ -129,7 +189,7 @@ def train(prepared: Prepared, settings: Settings, progress: Progress) -> Trained
                 for rows in every
             )
         ),
-        "onnx_max_difference_ah": max_difference_ah(booster, onnx, features),
+        "onnx_max_difference_ah": max_difference_ah(model, onnx, features),
     }
     verdict = judge(
         gates,
@@ -140,5 +200,66 @@ def train(prepared: Prepared, settings: Settings, progress: Progress) -> Trained
         },
         {name: result.baseline_facts() for name, result in results.items()},
     )
-    verdict = Verdict(verdict.results + leakage.gates)
-    return Trained(booster, onnx, prepared, results, facts, leakage, uncertainty, verdict)
+    return Trained(
+        model=model,
+        onnx=onnx,
+        algorithm=decision.algorithm,
+        prepared=prepared,
+        results=results,
+        facts=facts,
+        leakage=leakage,
+        uncertainty=uncertainty,
+        verdict=Verdict(verdict.results + leakage.gates),
+        found=made.tournament.found if made.tournament else decision.found,
+        tournament=made.tournament,
+        notes=made.notes,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """How a choice is fitted and evaluated.
+
+    Args:
+        decide: on a fold's training rows.
+        settle: on all rows.
+        settings: with the folds of its evaluation.
+        tournament: None where there was none.
+        notes: for whoever reads the results.
+    """
+
+    decide: Decide
+    settle: Decide
+    settings: Settings
+    tournament: Tournament | None
+    notes: tuple[str, ...]
+
+
+def _make_choice(
+    choice: Choice, prepared: Prepared, settings: Settings, progress: Progress
+) -> _Made:
+    table, view = prepared.table, prepared.view
+    task, folds = task_of(view, settings), settings.tournament.folds
+    if choice.tournament:
+        found = run_tournament(table, view, settings, progress, search_s=choice.search_s)
+        chosen = found.decision.algorithm
+        if not chosen.shares and found.winner != TUNED:  # nothing is decided in a fold
+            return _Made(found.decide, always(found.decision), settings, found, ())
+        fewer = fewer_folds(settings, calibration=bool(chosen.shares))
+        return _Made(found.decide, always(found.decision), fewer, found, (_note(chosen, folds),))
+    if choice.search_s:
+        decide = searching(choice.algorithm, task, search_budget(settings, choice.search_s))
+        fewer = fewer_folds(settings, calibration=False)
+        note = _note(ChosenAlgorithm(name=choice.algorithm), folds)
+        return _Made(decide, decide, fewer, None, (note,))
+    decide = always(as_it_is(choice.algorithm, task))
+    return _Made(decide, decide, settings, None, ())
+
+
+def _note(algorithm: ChosenAlgorithm, folds: int) -> str:
+    what = "members and shares are chosen" if algorithm.shares else "values are searched"
+    calibrated = ", and so are intervals calibrated" if algorithm.shares else ""
+    return (
+        f"{algorithm.name}: {what} anew in every fold, so groups of batteries are held out in at "
+        f"most {folds} folds{calibrated}"
+    )

@@ -151,7 +151,7 @@ def fit(  # noqa: PLR0913 - data, and what XGBoost is told
         >>> predict(booster, x).round(1)
         array([0., 1., 2., 3.])
     """
-    matrix = _matrix(features, len(feature_names))
+    matrix = as_matrix(features, len(feature_names))
     target = _labels(labels, len(matrix))
     if np.isinf(matrix).any():
         column = int(np.isinf(matrix).any(axis=0).argmax())
@@ -271,14 +271,19 @@ def predict(booster: xgb.Booster, features: ArrayLike) -> NDArray[np.float64]:
     Raises:
         DataError: when the features are not (n, k) numbers for the booster's k.
     """
-    matrix = _matrix(features, booster.num_features())
+    matrix = as_matrix(features, booster.num_features())
     if not len(matrix):
         return np.empty(0)
     predicted: NDArray[np.float32] = booster.inplace_predict(matrix)
     return predicted.astype(np.float64)
 
 
-def _matrix(features: ArrayLike, width: int) -> NDArray[np.float32]:
+def as_matrix(features: ArrayLike, width: int) -> NDArray[np.float32]:
+    """Features as contiguous float32 (n, width).
+
+    Raises:
+        DataError: when they are not (n, width) numbers.
+    """
     try:
         with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which `fit` refuses
             matrix = np.ascontiguousarray(features, dtype=np.float32)

@@ -13,8 +13,11 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from batteryops.errors import PackageError
 
-FORMAT_VERSION: Final = 2
-"""2: a package holds intervals and the training domain; without them it cannot answer."""
+FORMAT_VERSION: Final = 3
+"""2: a package holds intervals and the training domain; without them it cannot answer.
+
+3: it says which algorithm answers, and holds a booster only where that is one booster.
+"""
 
 MANIFEST: Final = "manifest.json"
 BOOSTER: Final = "model.ubj"
@@ -49,12 +52,38 @@ class CodeVersion(_Part):
     libraries: dict[str, str]
 
 
+class ChosenAlgorithm(_Part):
+    """Which algorithm answers.
+
+    Args:
+        name: as a tournament's table has it: of `models.algorithms.ALGORITHMS`, `stack`, or with
+            values that a search found.
+        shares: of a stack's members by name, 0 or more and 1 together; empty for anything else.
+        values: that a search found, by algorithm; empty where the defaults answer.
+
+    Examples:
+        >>> print(ChosenAlgorithm(name="stack", shares={"ridge": 0.25, "extra_trees": 0.75}))
+        stack of 0.25 ridge + 0.75 extra_trees
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    shares: dict[str, Annotated[float, Field(ge=0.0, le=1.0)]] = {}
+    values: dict[str, dict[str, float | int | str]] = {}
+
+    def __str__(self) -> str:
+        """For people, in one line."""
+        if not self.shares:
+            return self.name
+        members = " + ".join(f"{share:.2f} {member}" for member, share in self.shares.items())
+        return f"{self.name} of {members}"
+
+
 class RecordedSample(_Part):
     """A few training rows and what the model answered when it was new.
 
     Args:
         rows: features in the order of the view; None where missing.
-        outputs_ah: the booster's predictions in Ah, one per row.
+        outputs_ah: the fitted model's predictions in Ah, one per row.
     """
 
     rows: tuple[tuple[float | None, ...], ...]
@@ -73,8 +102,11 @@ class Manifest(_Part):
         feature_names: in the order of the model's inputs.
         level: `cell` or `pack`.
         nominal_capacities_ah: by profile of the training assets; None where not published.
-        parameters: given to `boosting.fit`.
-        seed: given to `boosting.fit`.
+        algorithm: which one answers.
+        booster: whether it is one XGBoost booster, which is then in the package, and answers
+            batches; ONNX Runtime answers everything else.
+        parameters: XGBoost's, as configured; those that a search found stand in `algorithm`.
+        seed: of whatever was random in the fit.
         created_at: UTC.
         training_rows: how many rows the model was fitted on.
         training_assets: whose cycles they were, sorted.
@@ -84,7 +116,7 @@ class Manifest(_Part):
         files: SHA-256 of every other file of the package, by name.
     """
 
-    format_version: Literal[2]
+    format_version: Literal[3]
     model_name: str
     view: str
     view_version: int
@@ -92,6 +124,8 @@ class Manifest(_Part):
     feature_names: Annotated[tuple[str, ...], Field(min_length=1)]
     level: Literal["cell", "pack"]
     nominal_capacities_ah: Annotated[dict[str, float | None], Field(min_length=1)]
+    algorithm: ChosenAlgorithm
+    booster: bool
     parameters: dict[str, float | int | str]
     seed: int
     created_at: AwareDatetime
@@ -104,9 +138,12 @@ class Manifest(_Part):
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
-        absent = {BOOSTER, TWIN, DOMAIN, INTERVALS} - self.files.keys()
+        needed = {TWIN, DOMAIN, INTERVALS} | ({BOOSTER} if self.booster else set())
+        absent = needed - self.files.keys()
         if absent:
             raise ValueError(f"files does not list {', '.join(sorted(absent))}")
+        if not self.booster and BOOSTER in self.files:
+            raise ValueError(f"files lists {BOOSTER}, which {self.algorithm.name} does not have")
         if MANIFEST in self.files:
             raise ValueError(f"files lists {MANIFEST}, which cannot hold its own SHA-256")
         widths = {len(row) for row in self.recorded.rows}

@@ -1,6 +1,7 @@
-"""The ONNX twin of a booster: the same trees, answering one row in microseconds."""
+"""The ONNX twin of a model: the same numbers, answering one row in microseconds."""
 
 import json
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -10,10 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from batteryops.errors import DataError, PackageError
 from batteryops.files import first_line
-from batteryops.models.boosting import predict
+from batteryops.models.boosting import as_matrix, predict
 
 INPUT: Final = "features"
 OUTPUT: Final = "capacity_ah"
+
+BATCH_ROWS: Final = 4096
+"""Rows that ONNX Runtime answers at a time."""
 
 _OBJECTIVES: Final = ("reg:squarederror", "reg:absoluteerror", "reg:pseudohubererror")
 """Objectives whose prediction is the plain sum of base score and leaves."""
@@ -99,7 +103,7 @@ class OnnxRow:
     """One ONNX Runtime session on one thread; safe to call from several threads.
 
     Args:
-        onnx_bytes: what `to_onnx` returned.
+        onnx_bytes: what `to_onnx` or `algorithm_onnx.to_onnx_any` returned.
 
     Raises:
         PackageError: when the bytes are not such a model.
@@ -141,17 +145,40 @@ class OnnxRow:
         values = row.astype(np.float32, copy=False)[np.newaxis]
         return float(self._session.run([OUTPUT], {INPUT: values})[0][0, 0])
 
+    def batch(self, features: ArrayLike) -> NDArray[np.float64]:
+        """Predicted capacities in Ah, (n,), of rows (n, k); NaN where a feature is missing.
 
-def max_difference_ah(booster: xgb.Booster, onnx: bytes | OnnxRow, features: ArrayLike) -> float:
-    """Largest absolute difference in Ah between booster and twin, row by row, over (n, k).
+        Raises:
+            DataError: when the features are not (n, k) numbers.
+        """
+        matrix = as_matrix(features, self.n_features)
+        # so many rows at a time: models that compare rows with training rows hold all distances
+        parts = [
+            self._session.run([OUTPUT], {INPUT: matrix[start : start + BATCH_ROWS]})[0][:, 0]
+            for start in range(0, len(matrix), BATCH_ROWS)
+        ]
+        return np.concatenate([np.empty(0), *parts])
+
+
+def max_difference_ah(
+    model: xgb.Booster | Callable[[NDArray[np.float32]], NDArray[np.float64]],
+    onnx: bytes | OnnxRow,
+    features: ArrayLike,
+) -> float:
+    """Largest absolute difference in Ah between model and twin, row by row, over (n, k).
+
+    Args:
+        model: a booster, or what answers rows (n, k) with capacities (n,) in Ah.
+        onnx: its twin.
+        features: (n, k), NaN where missing.
 
     Raises:
-        DataError: when the features do not fit the booster.
+        DataError: when the features do not fit the model.
         PackageError: when `onnx` is not the model of a twin.
     """
     row = onnx if isinstance(onnx, OnnxRow) else OnnxRow(onnx)
     matrix = np.asarray(features, dtype=np.float32)
-    expected = predict(booster, matrix)
+    expected = predict(model, matrix) if isinstance(model, xgb.Booster) else model(matrix)
     return max(
         (abs(row(values) - value) for values, value in zip(matrix, expected, strict=True)),
         default=0.0,

@@ -5,7 +5,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from batteryops.errors import DataError, PackageError
 from batteryops.features.views import FeatureView, get_view
-from batteryops.models.boosting import Parameters, booster_from_bytes, predict
+from batteryops.models.boosting import Parameters, as_matrix, booster_from_bytes, predict
 from batteryops.models.domain import Domain, Position
 from batteryops.models.intervals import Intervals
 from batteryops.models.manifest import (
@@ -29,6 +29,7 @@ from batteryops.models.manifest import (
     INTERVALS,
     MANIFEST,
     TWIN,
+    ChosenAlgorithm,
     CodeVersion,
     Manifest,
     RecordedSample,
@@ -40,6 +41,7 @@ from batteryops.schema import Profile
 
 __all__ = [
     "PARITY_AH",
+    "ChosenAlgorithm",
     "CodeVersion",
     "Estimate",
     "Manifest",
@@ -55,6 +57,9 @@ PARITY_AH: Final = 1e-5
 
 _RECORDED_ROWS: Final = 16
 
+Answering = Callable[[NDArray[np.float32]], NDArray[np.float64]]
+"""A fitted model: answers rows (n, k), NaN where missing, with capacities (n,) in Ah."""
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -62,7 +67,7 @@ class Estimate:
 
     Args:
         capacity_ah: predicted, Ah. Where the row is outside of the training domain it is what the
-            trees happen to say, and must not be relied on.
+            model happens to say, and must not be relied on.
         low_ah: lower end of the interval, Ah.
         high_ah: upper end, Ah. Outside of the training domain the interval is all that the asset's
             profile allows: nothing more is known.
@@ -106,12 +111,16 @@ class ModelPackage:
         return self._row(row)
 
     def predict_batch(self, features: ArrayLike) -> NDArray[np.float64]:
-        """Predicted capacities in Ah, (n,), of rows (n, k), by XGBoost; NaN where missing.
+        """Predicted capacities in Ah, (n,), of rows (n, k); NaN where missing.
+
+        A booster's by XGBoost, all others by ONNX Runtime.
 
         Raises:
             DataError: when the features are not (n, k) numbers.
         """
-        return predict(self.booster, features)
+        if self.manifest.booster:
+            return predict(self.booster, features)
+        return self._row.batch(features)
 
     def estimate(self, row: NDArray[np.float32], range_ah: tuple[float, float]) -> Estimate:
         """Capacity, interval and training domain of one row (k,); NaN where missing.
@@ -128,7 +137,7 @@ class ModelPackage:
     def estimate_batch(
         self, features: ArrayLike, ranges_ah: Iterable[tuple[float, float]]
     ) -> list[Estimate]:
-        """The same for rows (n, k), by XGBoost, with one range per row."""
+        """The same for rows (n, k), as `predict_batch` answers them, with one range per row."""
         return list(
             map(
                 self._estimate,
@@ -160,7 +169,17 @@ class ModelPackage:
 
     @cached_property
     def booster(self) -> xgb.Booster:
-        """The booster itself, to explain or to continue; a copy is advised for the latter."""
+        """The booster itself, to explain or to continue; a copy is advised for the latter.
+
+        Raises:
+            PackageError: when the package's model is not one booster, or the file was changed.
+        """
+        if not self.manifest.booster:
+            raise PackageError(
+                f"package {self.folder} answers by {self.manifest.algorithm}, which is not one "
+                "XGBoost booster; this needs one: `batteryops train` without --algorithm and "
+                "--tournament makes it"
+            )
         return booster_from_bytes(
             self.read(BOOSTER), self.manifest.feature_names, what=f"{self.folder / BOOSTER}"
         )
@@ -205,7 +224,7 @@ class ModelPackage:
         return content
 
     def verify(self) -> None:
-        """Check every file, and that booster and twin still answer as they did when new.
+        """Check every file, and that the model still answers as it did when new.
 
         Raises:
             PackageError: naming the file or the answer that differs.
@@ -220,11 +239,11 @@ class ModelPackage:
         _ = self.intervals  # can be read
         recorded = self.manifest.recorded
         rows = np.array(recorded.rows, dtype=np.float32)  # None becomes NaN
-        answers = {
-            BOOSTER: self.predict_batch(rows),
-            TWIN: np.array([self.predict_one(row) for row in rows]),
-        }
-        for name, given in answers.items():
+        answers = (
+            (BOOSTER if self.manifest.booster else TWIN, self.predict_batch(rows)),
+            (TWIN, np.array([self.predict_one(row) for row in rows])),
+        )
+        for name, given in answers:
             # written so that NaN counts as a difference
             off = ~(np.abs(given - np.array(recorded.outputs_ah)) <= PARITY_AH)
             if off.any():
@@ -283,8 +302,9 @@ def _view(folder: Path, manifest: Manifest) -> FeatureView:
 def write_package(  # noqa: PLR0913 - one argument per fact that the manifest must state
     folder: Path,
     *,
-    booster: xgb.Booster,
+    model: xgb.Booster | Answering,
     onnx: bytes,
+    algorithm: ChosenAlgorithm,
     model_name: str,
     view: FeatureView,
     profiles: Collection[Profile],
@@ -306,13 +326,15 @@ def write_package(  # noqa: PLR0913 - one argument per fact that the manifest mu
 
     Args:
         folder: the package; its parents are made.
-        booster: fitted by `boosting.fit` on the view's features.
-        onnx: its twin, from `onnx_twin.to_onnx`.
+        model: a booster, which goes into the package, or anything else that was fitted on the
+            view's features: then its twin is all that answers.
+        onnx: its twin, from `onnx_twin.to_onnx` or `algorithm_onnx.to_onnx_any`.
+        algorithm: which one answers.
         model_name: the registered model it is meant for.
         view: what the features are.
         profiles: those of the training assets, all cells or all packs.
-        parameters: given to `boosting.fit`.
-        seed: given to `boosting.fit`.
+        parameters: XGBoost's, as configured.
+        seed: of whatever was random in the fit.
         features: (n, k) the model was fitted on; some rows are recorded with their answers.
         training_assets: whose cycles these are.
         data_fingerprint: `schema.fingerprint` of the training table.
@@ -324,16 +346,18 @@ def write_package(  # noqa: PLR0913 - one argument per fact that the manifest mu
 
     Raises:
         PackageError: when the folder exists or cannot be written, a document is not JSON, or
-            booster, twin and view do not belong together.
+            model, twin and view do not belong together.
     """
     if os.path.lexists(folder):
         raise PackageError(f"{folder} exists already; name a folder that does not")
-    matrix = np.asarray(features, dtype=np.float32)
+    matrix = as_matrix(features, len(view.names))
     chosen = np.unique(np.linspace(0, len(matrix) - 1, _RECORDED_ROWS).astype(int))
     recorded = matrix[chosen] if len(matrix) else matrix
     told = {DOMAIN: domain.to_json(), INTERVALS: intervals.to_json()}
     for name in told.keys() & set(map(_json_name, documents or {})):
         raise PackageError(f"a package has one {name}; give the document another name")
+    booster = model if isinstance(model, xgb.Booster) else None
+    answers = predict(booster, recorded) if booster is not None else model(recorded)
     contents = _contents(booster, onnx, {**told, **(documents or {})}, attachments or {})
     levels = {profile.level for profile in profiles}
     try:
@@ -349,6 +373,8 @@ def write_package(  # noqa: PLR0913 - one argument per fact that the manifest mu
                 "nominal_capacities_ah": {
                     profile.name: profile.nominal_capacity_ah for profile in profiles
                 },
+                "algorithm": algorithm,
+                "booster": booster is not None,
                 "parameters": dict(parameters),
                 "seed": seed,
                 "created_at": (created_at or datetime.now(UTC)).astimezone(UTC),
@@ -361,7 +387,7 @@ def write_package(  # noqa: PLR0913 - one argument per fact that the manifest mu
                         [None if np.isnan(value) else float(value) for value in row]
                         for row in recorded
                     ],
-                    "outputs_ah": predict(booster, recorded).tolist(),
+                    "outputs_ah": answers.tolist(),
                 },
                 "files": {name: _sha256(content) for name, content in contents.items()},
             }
@@ -377,12 +403,14 @@ def write_package(  # noqa: PLR0913 - one argument per fact that the manifest mu
 
 
 def _contents(
-    booster: xgb.Booster,
+    booster: xgb.Booster | None,
     onnx: bytes,
     documents: Mapping[str, Any],
     attachments: Mapping[str, Path | bytes],
 ) -> dict[str, bytes]:
-    contents = {BOOSTER: bytes(booster.save_raw("ubj")), TWIN: onnx}
+    contents = {TWIN: onnx}
+    if booster is not None:
+        contents[BOOSTER] = bytes(booster.save_raw("ubj"))
     for name, document in documents.items():
         try:
             text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False)

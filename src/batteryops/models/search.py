@@ -9,6 +9,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from threading import Lock
 from typing import Any, Final, Self
 
 import numpy as np
@@ -26,6 +27,9 @@ from batteryops.models.algorithms import (
     Values,
 )
 from batteryops.models.held_out import fold_numbers, group_codes, group_weights
+
+_TABLES: Final = Lock()
+"""Two threads that find no tables would both make them, and one would fail."""
 
 STARTUP_TRIALS: Final = 8
 """Trials drawn at random before the sampler models, and the pruner compares."""
@@ -184,14 +188,15 @@ class _HeldOut:
 def _study(name: str, seed: int, url: str) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        study = optuna.create_study(
-            storage=optuna.storages.RDBStorage(url),
-            study_name=name,
-            load_if_exists=True,
-            direction="minimize",
-            sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS),
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS),
-        )
+        with _TABLES:
+            study = optuna.create_study(
+                storage=optuna.storages.RDBStorage(url),
+                study_name=name,
+                load_if_exists=True,
+                direction="minimize",
+                sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS),
+                pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS),
+            )
     except Exception as error:  # SQLAlchemy's and Optuna's own types have no common base
         raise RecordsError(
             f"the database of searches is out of reach ({type(error).__name__}); check "
