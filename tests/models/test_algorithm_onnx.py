@@ -20,39 +20,59 @@ from sklearn.preprocessing import StandardScaler
 
 from batteryops.errors import DataError, PackageError
 from batteryops.evaluation.owners import Owners
+from batteryops.features.views import FeatureView, get_view
 from batteryops.models.algorithm_onnx import to_onnx_any
-from batteryops.models.algorithms import ALGORITHMS, Boosted, Combined, Predict, Scikit, Task
+from batteryops.models.algorithms import (
+    ALGORITHMS,
+    Boosted,
+    Combined,
+    Matrix,
+    Predict,
+    Scikit,
+    Task,
+)
+from batteryops.models.battery_process import RECIPES, fit_battery_process
 from batteryops.models.onnx_twin import OnnxRow, max_difference_ah, to_onnx
 
-NAMES = tuple(f"f{number}" for number in range(6))
+VIEW = get_view("discharge_summary")
+NAMES = VIEW.names
 TASK = Task(
-    "a_view",
+    VIEW.name,
     NAMES,
-    (1, 0, 0, 0, 0, -1),
+    VIEW.trends,
     {"n_estimators": 30, "max_depth": 4, "learning_rate": 0.1, "tree_method": "hist"},
     seed=1,
 )
 TOLERANCE_AH = 1e-5
 
 
-@cache
-def rows() -> tuple[NDArray[np.float32], NDArray[np.float64], Owners]:
-    """250 rows in the units of cycles, a tenth of the values missing; two rows are the same."""
-    random = np.random.default_rng(3)
-    features = random.normal(size=(250, 6)) * [1, 10, 100, 0.1, 1, 5] + [0, 5, 3000, 3.7, 0, 25]
-    labels = 1.6 + 0.2 * np.tanh(features[:, 0]) + 0.01 * features[:, 1]
+def drawn(view: FeatureView, n_rows: int, seed: int, *, beyond: float = 0.0) -> Matrix:
+    """Rows within the limits of a view's features, or so many widths beyond; a tenth missing."""
+    random = np.random.default_rng(seed)
+    low, high = (np.array([getattr(one, end) for one in view.features]) for end in ("low", "high"))
+    share = random.uniform(-beyond, 1.0 + beyond, (n_rows, len(view.names)))
+    features = low + share * (high - low)
     features[random.random(features.shape) < 0.1] = np.nan
-    features[7] = features[8]  # with other labels: neighbours at distance 0 share
-    names = np.array([f"cell {row // 50}" for row in range(250)], dtype=object)
-    return features.astype(np.float32), labels, Owners(names, names)
+    narrow: Matrix = features.astype(np.float32)
+    return narrow
 
 
 @cache
-def asked() -> NDArray[np.float32]:
+def rows() -> tuple[Matrix, NDArray[np.float64], Owners]:
+    """250 rows of five cells; two rows have the same features and not the same capacity."""
+    features = drawn(VIEW, 250, seed=3)
+    known = np.nan_to_num(features[:, :2], nan=2.5)
+    labels = 1.6 + 0.2 * np.tanh(known[:, 0] - 3.0) + 0.02 * known[:, 1]
+    features[7] = features[8]
+    names = np.array([f"cell {row // 50}" for row in range(250)], dtype=object)
+    return features, labels, Owners(names, names)
+
+
+@cache
+def asked() -> Matrix:
     """Rows that were seen, rows that were not, rows far from all of them, and one of nothing."""
-    random = np.random.default_rng(4)
-    far = random.normal(size=(80, 6)) * [5, 50, 500, 0.5, 5, 20] + [0, 5, 3000, 3.7, 0, 25]
-    return np.vstack([rows()[0][::3], far, np.full((1, 6), np.nan)]).astype(np.float32)
+    nothing = np.full((1, len(NAMES)), np.nan, dtype=np.float32)
+    return np.vstack([rows()[0][::3], drawn(VIEW, 40, 4), drawn(VIEW, 40, 5, beyond=3.0), nothing])
 
 
 @cache
@@ -80,10 +100,25 @@ def test_a_pack_of_more_than_100_ah_keeps_the_tolerance(name: str) -> None:
     assert max_difference_ah(model, to_onnx_any(model, len(NAMES)), asked()) <= TOLERANCE_AH
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_battery_process_of_every_view_answers_from_its_graph(name: str) -> None:
+    view = get_view(name)
+    features = drawn(view, 90, seed=6)
+    labels = np.random.default_rng(7).uniform(1.0, 2.0, 90)
+    assets = [f"cell {row // 30}" for row in range(90)]
+    process = fit_battery_process(features, labels, assets, view=name, names=view.names)
+    twin = OnnxRow(to_onnx_any(process, len(view.names)))
+    others = np.vstack([features, drawn(view, 40, 8, beyond=1.0)])
+    others = others[np.isfinite(process(others))]  # no charge, no answer
+
+    assert len(others) > 90
+    assert max_difference_ah(process, twin, others) <= TOLERANCE_AH
+
+
 def test_a_stack_of_stacks_answers_from_one_graph() -> None:
-    inner = Combined((fitted("xgboost"), fitted("extra_trees")), (0.4, 0.6))
+    inner = Combined((fitted("xgboost"), fitted("battery_process")), (0.4, 0.6))
     stack = Combined(
-        (fitted("gaussian_process"), inner, fitted("xgboost_on_trend")), (0.2, 0.5, 0.3)
+        (fitted("nearest_neighbours"), inner, fitted("xgboost_on_trend")), (0.2, 0.5, 0.3)
     )
 
     converted = to_onnx_any(stack, len(NAMES))
@@ -122,14 +157,14 @@ def test_batches_of_any_size_are_answered_and_wrong_shapes_refused(
 
     np.testing.assert_allclose(twin.batch(features), [twin(row) for row in features], atol=1e-6)
     assert twin.batch(features[:0]).shape == (0,)
-    with pytest.raises(DataError, match=r"shape \(250, 5\); expected \(n, 6\)"):
-        twin.batch(features[:, :5])
+    with pytest.raises(DataError, match=r"shape \(250, 6\); expected \(n, 7\)"):
+        twin.batch(features[:, :6])
 
 
-@pytest.mark.parametrize("name", ["ridge", "xgboost"])
+@pytest.mark.parametrize("name", ["ridge", "xgboost", "battery_process"])
 def test_another_number_of_columns_is_refused(name: str) -> None:
-    with pytest.raises(DataError, match="fitted on 6 features, not on 5"):
-        to_onnx_any(fitted(name), 5)
+    with pytest.raises(DataError, match="fitted on 7 features, not on 6"):
+        to_onnx_any(fitted(name), 6)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """The model package: whole or absent, and refused when it is not what was written."""
 
+import io
 import json
+import pickletools
 import signal
 import subprocess
 import sys
@@ -17,8 +19,11 @@ import xgboost as xgb
 from numpy.typing import NDArray
 
 from batteryops.errors import DataError, PackageError
+from batteryops.evaluation.owners import Owners
 from batteryops.features.views import get_view
 from batteryops.models import package as module
+from batteryops.models.algorithm_onnx import to_onnx_any
+from batteryops.models.algorithms import ALGORITHMS, Boosted, Combined, Predict, Task
 from batteryops.models.boosting import fit, predict
 from batteryops.models.domain import fit_domain
 from batteryops.models.intervals import Intervals
@@ -325,3 +330,79 @@ def test_a_package_that_answers_otherwise_than_recorded_is_refused(
     with pytest.raises(PackageError, match=r"model\.ubj answers .* Ah to recorded row 3, expected"):
         load_package(folder)
     load_package(folder, verify=False)
+
+
+@cache
+def forest() -> tuple[Predict, bytes]:
+    """What no booster answers: half a forest, half a booster."""
+    features, booster, _ = training()
+    labels = predict(booster, features)[::-1].copy()  # what the booster does not answer
+    names = np.array(GROUPS, dtype=object)
+    task = Task(VIEW.name, VIEW.names, VIEW.trends, PARAMETERS, seed=1)
+    trees = ALGORITHMS["extra_trees"].make(task, {"n_estimators": 5})
+    model = Combined((trees(features, labels, Owners(names, names)), Boosted(booster)), (0.5, 0.5))
+    return model, to_onnx_any(model, len(VIEW.names))
+
+
+STACK = ChosenAlgorithm(name="stack", shares={"extra_trees": 0.5, "xgboost": 0.5})
+
+
+def write_stack(folder: Path, **changes: Any) -> ModelPackage:  # noqa: ANN401 - any argument
+    model, onnx = forest()
+    return write(folder, **({"model": model, "onnx": onnx, "algorithm": STACK} | changes))
+
+
+def test_a_package_of_a_stack_has_no_booster_and_answers_by_its_graph(tmp_path: Path) -> None:
+    features, _, _ = training()
+    model, _ = forest()
+    write_stack(tmp_path / "model")
+
+    package = load_package(tmp_path / "model")
+
+    assert not (package.folder / "model.ubj").exists()
+    assert not package.manifest.booster
+    assert package.manifest.algorithm == STACK
+    np.testing.assert_allclose(package.predict_batch(features), model(features), rtol=0, atol=1e-5)
+    ones = [package.predict_one(row) for row in features]
+    np.testing.assert_allclose(ones, model(features), rtol=0, atol=1e-5)
+    assert [one.capacity_ah for one in package.estimate_batch(features[:3], [(0.0, 2.5)] * 3)] == (
+        pytest.approx(ones[:3], abs=1e-6)
+    )
+
+
+def test_no_file_of_a_package_can_run_anything_when_it_is_read(tmp_path: Path) -> None:
+    folder = write_stack(tmp_path / "model").folder
+
+    for path in folder.iterdir():
+        with pytest.raises(Exception):  # noqa: B017, PT011 - any: it is no pickle
+            pickletools.dis(path.read_bytes(), out=io.StringIO())
+
+
+def test_whoever_needs_a_booster_is_told_what_answers_instead(tmp_path: Path) -> None:
+    package = write_stack(tmp_path / "model")
+
+    with pytest.raises(
+        PackageError, match=r"by stack of 0\.50 extra_trees \+ 0\.50 xgboost, which is not one"
+    ):
+        _ = package.booster
+
+
+def test_a_graph_that_answers_otherwise_than_the_fitted_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PackageError, match=r"model\.onnx answers .* Ah to recorded row"):
+        write_stack(tmp_path / "model", onnx=training()[2])
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_package_of_a_stack_that_was_changed_is_refused(tmp_path: Path) -> None:
+    folder = write_stack(tmp_path / "model").folder
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["recorded"]["outputs_ah"][0] += 2e-5
+
+    change_manifest(folder, change)
+
+    with pytest.raises(
+        PackageError, match=r"model\.onnx answers .* Ah to recorded row 0, expected"
+    ):
+        load_package(folder)

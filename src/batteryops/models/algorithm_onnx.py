@@ -7,12 +7,12 @@ the last digits of float32, in which the graph gives it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import onnx
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.ensemble import (
     ExtraTreesRegressor,
@@ -29,12 +29,10 @@ from sklearn.svm import SVR
 
 from batteryops.errors import DataError, PackageError
 from batteryops.models.algorithms import Boosted, Combined, Predict, Scikit
-from batteryops.models.onnx_twin import INPUT, OUTPUT, to_onnx
-
-OPSETS: Final = {"": 17, "ai.onnx.ml": 3}
-"""Versions of the operators; ONNX Runtime reads these since 1.12."""
-
-IR_VERSION: Final = 8
+from batteryops.models.battery_process import BatteryProcess
+from batteryops.models.onnx_graph import Graph
+from batteryops.models.onnx_twin import INPUT, to_onnx
+from batteryops.models.process_onnx import add_process
 
 SPARE_NEIGHBOURS: Final = 8
 """So many more neighbours are measured exactly than are asked for; see `_neighbours`."""
@@ -44,7 +42,7 @@ def to_onnx_any(fitted: Predict, n_features: int) -> bytes:
     """Convert what an algorithm of `ALGORITHMS` fitted, or a `Combined` of such; nested too.
 
     Args:
-        fitted: a `Scikit`, `Boosted` or `Combined`.
+        fitted: a `Scikit`, `Boosted`, `BatteryProcess` or `Combined`.
         n_features: k, the number of columns.
 
     Returns:
@@ -57,67 +55,17 @@ def to_onnx_any(fitted: Predict, n_features: int) -> bytes:
     """
     if isinstance(fitted, Boosted):
         return to_onnx(fitted.booster, n_features)
-    graph = _Graph()
+    graph = Graph()
     answer = _answer(graph, fitted, n_features)
-    graph.nodes.append(helper.make_node("Cast", [answer], [OUTPUT], to=TensorProto.FLOAT))
-    model = helper.make_model(
-        helper.make_graph(
-            graph.nodes,
-            "batteryops",
-            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [None, n_features])],
-            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [None, 1])],
-            graph.constants,
-        ),
-        opset_imports=[helper.make_opsetid(*opset) for opset in OPSETS.items()],
-        ir_version=IR_VERSION,
-    )
-    converted: bytes = model.SerializeToString(deterministic=True)
-    return converted
-
-
-@dataclass(slots=True)
-class _Graph:
-    """Nodes and constants as they are added; values go by names that are numbered."""
-
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    constants: list[onnx.TensorProto] = field(default_factory=list)
-
-    def constant(self, values: ArrayLike, kind: type[np.generic] = np.float64) -> str:
-        """The name of an array."""
-        name = f"constant_{len(self.constants)}"
-        array = np.ascontiguousarray(np.asarray(values, dtype=kind))
-        self.constants.append(numpy_helper.from_array(array, name))
-        return name
-
-    def add(self, operator: str, *inputs: str, domain: str = "", **attributes: Any) -> str:  # noqa: ANN401 - the operator's own
-        """The name of an operator's only result."""
-        (name,) = self.add_several(operator, 1, *inputs, domain=domain, **attributes)
-        return name
-
-    def add_several(
-        self,
-        operator: str,
-        outputs: int,
-        *inputs: str,
-        domain: str = "",
-        **attributes: Any,  # noqa: ANN401 - the operator's own
-    ) -> list[str]:
-        """The names of an operator's results."""
-        names = [f"{operator}_{len(self.nodes)}_{place}" for place in range(outputs)]
-        self.nodes.append(helper.make_node(operator, inputs, names, domain=domain, **attributes))
-        return names
-
-    def wide(self, value: str) -> str:
-        """As float64."""
-        return self.add("Cast", value, to=TensorProto.DOUBLE)
+    return graph.serialised(answer, n_features)
 
 
 Floats = NDArray[np.float64]
-Write = Callable[[_Graph, str, Any], str]
+Write = Callable[[Graph, str, Any], str]
 """Adds an estimator to a graph: given standardised rows (n, k) it answers (n, 1), in float64."""
 
 
-def _answer(graph: _Graph, fitted: Predict, n_features: int) -> str:
+def _answer(graph: Graph, fitted: Predict, n_features: int) -> str:
     """Capacities (n, 1) in Ah, float64."""
     if isinstance(fitted, Scikit):
         return _scikit(graph, fitted, n_features)
@@ -125,6 +73,8 @@ def _answer(graph: _Graph, fitted: Predict, n_features: int) -> str:
         (trees,) = onnx.load_from_string(to_onnx(fitted.booster, n_features)).graph.node
         attributes = {item.name: helper.get_attribute_value(item) for item in trees.attribute}
         return graph.wide(graph.add(trees.op_type, INPUT, domain=trees.domain, **attributes))
+    if isinstance(fitted, BatteryProcess):
+        return add_process(graph, fitted, n_features)
     if isinstance(fitted, Combined):
         total = graph.constant([[0.0]])
         for member, weight in zip(fitted.members, fitted.weights, strict=True):
@@ -137,7 +87,7 @@ def _answer(graph: _Graph, fitted: Predict, n_features: int) -> str:
     )
 
 
-def _scikit(graph: _Graph, fitted: Scikit, n_features: int) -> str:
+def _scikit(graph: Graph, fitted: Scikit, n_features: int) -> str:
     """Imputation, scaling, the estimator, and back to Ah."""
     (_, imputer), (_, scaler), (_, estimator) = fitted.estimator.regressor_.steps
     if imputer.n_features_in_ != n_features:
@@ -158,27 +108,19 @@ def _scikit(graph: _Graph, fitted: Scikit, n_features: int) -> str:
     return graph.add("Add", scaled, graph.constant(target.mean_))
 
 
-def _line(graph: _Graph, rows: str, estimator: Any) -> str:  # noqa: ANN401 - scikit-learn is not typed
+def _line(graph: Graph, rows: str, estimator: Any) -> str:  # noqa: ANN401 - scikit-learn is not typed
     slopes = np.reshape(estimator.coef_, (-1, 1))
     product = graph.add("MatMul", rows, graph.constant(slopes))
     return graph.add("Add", product, graph.constant(np.reshape(estimator.intercept_, -1)))
 
 
-def _squared_distances(graph: _Graph, rows: str, others: Floats) -> str:
-    """Of rows (n, k) to others (m, k): (n, m), 0 or more."""
-    squares = graph.add("ReduceSumSquare", rows, axes=[1], keepdims=1)
-    cross = graph.add("MatMul", rows, graph.constant(-2.0 * others.T))
-    both = graph.add("Add", squares, graph.constant((others**2).sum(axis=1)))
-    return graph.add("Max", graph.add("Add", both, cross), graph.constant(0.0))
-
-
-def _similarity(graph: _Graph, rows: str, others: Floats, gamma: float) -> str:
+def _similarity(graph: Graph, rows: str, others: Floats, gamma: float) -> str:
     """exp(-gamma d^2), (n, m)."""
-    distances = _squared_distances(graph, rows, others)
+    distances = graph.squared_distances(rows, others)
     return graph.add("Exp", graph.add("Mul", distances, graph.constant(-gamma)))
 
 
-def _kernel_ridge(graph: _Graph, rows: str, estimator: Any) -> str:  # noqa: ANN401 - scikit-learn is not typed
+def _kernel_ridge(graph: Graph, rows: str, estimator: Any) -> str:  # noqa: ANN401 - scikit-learn is not typed
     _expect(estimator.kernel == "rbf", estimator, f"kernel {estimator.kernel!r}")
     known: Floats = estimator.X_fit_
     gamma = 1.0 / known.shape[1] if estimator.gamma is None else float(estimator.gamma)
@@ -186,14 +128,14 @@ def _kernel_ridge(graph: _Graph, rows: str, estimator: Any) -> str:  # noqa: ANN
     return graph.add("MatMul", _similarity(graph, rows, known, gamma), graph.constant(weights))
 
 
-def _support_vectors(graph: _Graph, rows: str, estimator: Any) -> str:  # noqa: ANN401 - scikit-learn is not typed
+def _support_vectors(graph: Graph, rows: str, estimator: Any) -> str:  # noqa: ANN401 - scikit-learn is not typed
     _expect(estimator.kernel == "rbf", estimator, f"kernel {estimator.kernel!r}")
     near = _similarity(graph, rows, estimator.support_vectors_, float(estimator._gamma))  # noqa: SLF001 - published nowhere else
     weighed = graph.add("MatMul", near, graph.constant(estimator.dual_coef_.T))
     return graph.add("Add", weighed, graph.constant(estimator.intercept_))
 
 
-def _process(graph: _Graph, rows: str, estimator: Any) -> str:  # noqa: ANN401 - scikit-learn is not typed
+def _process(graph: Graph, rows: str, estimator: Any) -> str:  # noqa: ANN401 - scikit-learn is not typed
     _expect(not estimator.normalize_y, estimator, "normalize_y")
     covariance = _covariance(graph, estimator.kernel_, rows, estimator.X_train_)
     _expect(covariance is not None, estimator, f"kernel {estimator.kernel_}")
@@ -201,7 +143,7 @@ def _process(graph: _Graph, rows: str, estimator: Any) -> str:  # noqa: ANN401 -
     return graph.add("MatMul", str(covariance), graph.constant(weights))
 
 
-def _covariance(graph: _Graph, kernel: Any, rows: str, known: Floats) -> str | None:  # noqa: ANN401 - scikit-learn is not typed
+def _covariance(graph: Graph, kernel: Any, rows: str, known: Floats) -> str | None:  # noqa: ANN401 - scikit-learn is not typed
     """Of rows with training rows, (n, m); None where the kernel says that there is none."""
     if isinstance(kernel, Sum):
         terms = [_covariance(graph, part, rows, known) for part in (kernel.k1, kernel.k2)]
@@ -218,7 +160,7 @@ def _covariance(graph: _Graph, kernel: Any, rows: str, known: Floats) -> str | N
     raise PackageError(f"a Gaussian process with kernel {kernel} cannot be written as ONNX")
 
 
-def _neighbours(graph: _Graph, rows: str, estimator: Any) -> str:  # noqa: ANN401 - scikit-learn is not typed
+def _neighbours(graph: Graph, rows: str, estimator: Any) -> str:  # noqa: ANN401 - scikit-learn is not typed
     """The nearest training rows, each weighing as the inverse of its distance.
 
     Candidates are found by d^2 = x^2 + y^2 - 2xy, one matrix product whose rounding may confuse
@@ -234,7 +176,7 @@ def _neighbours(graph: _Graph, rows: str, estimator: Any) -> str:  # noqa: ANN40
     labels: Floats = np.reshape(estimator._y, -1)  # noqa: SLF001 - likewise
     asked = int(estimator.n_neighbors)
     some = min(len(known), asked + SPARE_NEIGHBOURS)
-    _, places = _least(graph, _squared_distances(graph, rows, known), some)
+    _, places = _least(graph, graph.squared_distances(rows, known), some)
     found = graph.add("Gather", graph.constant(known), places, axis=0)  # (n, some, k)
     apart = graph.add("Sub", found, graph.add("Unsqueeze", rows, graph.constant([1], np.int64)))
     squares = graph.add("ReduceSumSquare", apart, axes=[2], keepdims=0)
@@ -249,17 +191,17 @@ def _neighbours(graph: _Graph, rows: str, estimator: Any) -> str:  # noqa: ANN40
     return graph.add("Div", total, _row_sum(graph, weights))
 
 
-def _least(graph: _Graph, values: str, count: int) -> list[str]:
+def _least(graph: Graph, values: str, count: int) -> list[str]:
     """The least `count` of each row (n, m), ascending, and their places."""
     how_many = graph.constant([count], np.int64)
     return graph.add_several("TopK", 2, values, how_many, axis=1, largest=0, sorted=1)
 
 
-def _row_sum(graph: _Graph, values: str) -> str:
+def _row_sum(graph: Graph, values: str) -> str:
     return graph.add("ReduceSum", values, graph.constant([1], np.int64), keepdims=1)
 
 
-def _perceptron(graph: _Graph, rows: str, estimator: Any) -> str:  # noqa: ANN401 - scikit-learn is not typed
+def _perceptron(graph: Graph, rows: str, estimator: Any) -> str:  # noqa: ANN401 - scikit-learn is not typed
     _expect(estimator.activation == "relu", estimator, f"activation {estimator.activation!r}")
     layers = list(zip(estimator.coefs_, estimator.intercepts_, strict=True))
     value = rows
@@ -283,7 +225,7 @@ class _Tree:
     value: Floats
 
 
-def _forest(graph: _Graph, rows: str, estimator: Any) -> str:  # noqa: ANN401 - scikit-learn is not typed
+def _forest(graph: Graph, rows: str, estimator: Any) -> str:  # noqa: ANN401 - scikit-learn is not typed
     trees = [
         _Tree(
             is_leaf=tree.children_left < 0,
@@ -301,7 +243,7 @@ def _forest(graph: _Graph, rows: str, estimator: Any) -> str:  # noqa: ANN401 - 
     return graph.add("Div", total, graph.constant(float(len(trees))))
 
 
-def _histogram_boosting(graph: _Graph, rows: str, estimator: Any) -> str:  # noqa: ANN401 - scikit-learn is not typed
+def _histogram_boosting(graph: Graph, rows: str, estimator: Any) -> str:  # noqa: ANN401 - scikit-learn is not typed
     trees = [
         _Tree(
             is_leaf=nodes["is_leaf"].astype(np.bool_),
@@ -317,7 +259,7 @@ def _histogram_boosting(graph: _Graph, rows: str, estimator: Any) -> str:  # noq
     return graph.add("Add", _sum_of_trees(graph, rows, trees), base)
 
 
-def _sum_of_trees(graph: _Graph, rows: str, trees: Sequence[_Tree]) -> str:
+def _sum_of_trees(graph: Graph, rows: str, trees: Sequence[_Tree]) -> str:
     """Sum of what trees answer, (n, 1): thresholds, leaves and sum in float64, its result not."""
     sizes = [len(tree.is_leaf) for tree in trees]
     numbers = np.concatenate([np.arange(size) for size in sizes])

@@ -91,7 +91,7 @@ def _below_rest(seconds: int) -> Callable[[Columns], Floats]:
     return lambda given: given[f"voltage_V_{seconds}s"] - given["rest_voltage_V"]
 
 
-_ADDED: Final[Mapping[str, Callable[[Columns], Floats]]] = {
+ADDED: Final[Mapping[str, Callable[[Columns], Floats]]] = {
     **{f"below_rest_V_{seconds}s": _below_rest(seconds) for seconds in _TIMES_S},
     "log_charge": lambda given: _logarithm(_charge_ah(given)),
     "log_time": lambda given: _logarithm(given["discharge_time_s"]),
@@ -402,7 +402,7 @@ def _columns(names: tuple[str, ...], features: ArrayLike) -> Columns:
     if values.ndim != 2 or values.shape[1] != len(names):  # noqa: PLR2004 - a matrix
         raise DataError(f"features have shape {values.shape}; expected (n, {len(names)})")
     columns = dict(zip(names, values.T, strict=True))
-    for name, compute in _ADDED.items():
+    for name, compute in ADDED.items():
         try:
             columns[name] = compute(columns)
         except KeyError:  # of another view

@@ -16,7 +16,7 @@ from batteryops.models.boosting import as_matrix, predict
 INPUT: Final = "features"
 OUTPUT: Final = "capacity_ah"
 
-BATCH_ROWS: Final = 4096
+BATCH_ROWS: Final = 1024
 """Rows that ONNX Runtime answers at a time."""
 
 _OBJECTIVES: Final = ("reg:squarederror", "reg:absoluteerror", "reg:pseudohubererror")
