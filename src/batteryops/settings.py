@@ -119,6 +119,7 @@ class TrainingSettings(_Section):
     """What is fitted, how, and what it must pass."""
 
     view: str
+    algorithms: Mapping[str, str]
     seed: int
     parameters: Mapping[str, float | int | str]
     gates: tuple[GateSettings, ...]

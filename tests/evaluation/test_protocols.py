@@ -17,6 +17,7 @@ from batteryops.evaluation.protocols import (
     SplitPlan,
     asset_groups,
     make_splits,
+    reveal,
     schedule_groups,
 )
 from batteryops.settings import find_config, load_settings
@@ -313,3 +314,22 @@ def test_a_plan_of_ones_own_defaults_to_what_the_configuration_says() -> None:
     in_force = load_settings(find_config())
     configured = SplitPlan.from_settings(in_force.evaluation, in_force.training.seed)
     assert replace(configured, groups=()) == SplitPlan()
+
+
+def test_known_measurements_are_the_first_of_each_tested_asset_and_are_not_tested() -> None:
+    table = pl.DataFrame({"asset_id": ["a"] * 3 + ["b"] * 4, "op_index": [1, 2, 3, 8, 2, 6, 4]})
+    split = Split("b", train=np.arange(3), test=np.arange(3, 7))
+    [found] = reveal([split], table, first=2)
+    assert table["op_index"][found.known.tolist()].to_list() == [2, 4]
+    assert table["op_index"][found.test.tolist()].to_list() == [8, 6]
+    assert found.train.tolist() == [0, 1, 2]
+
+    [rolling] = reveal([split], table, first=None)
+    assert rolling.known.tolist() == rolling.test.tolist() == split.test.tolist()
+
+
+def test_nothing_is_left_to_ask_when_all_is_known() -> None:
+    table = pl.DataFrame({"asset_id": ["a", "b"], "op_index": [1, 1]})
+    split = Split("b", train=np.array([0]), test=np.array([1]))
+    with pytest.raises(DataError, match="more than 1 measured cycles; let fewer be known"):
+        reveal([split], table, first=1)

@@ -89,7 +89,7 @@ def train(
         typer.Option(
             "--algorithm",
             help="What is fitted; `train --tournament` lists them.",
-            show_default="xgboost",
+            show_default="what the configuration has for the view",
         ),
     ] = None,
     tournament: Annotated[
@@ -119,7 +119,6 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Evaluate, fit, gate, package and register. Exit 1 when a gate says no."""
-    from batteryops.lifecycle.evaluation import CONFIGURED
     from batteryops.lifecycle.registration import train_and_register
     from batteryops.lifecycle.training import Choice
 
@@ -136,7 +135,7 @@ def train(
             features_file=features_file,
             out=out,
             progress=progress,
-            choice=Choice(algorithm or CONFIGURED, tournament=tournament, search_s=search),
+            choice=Choice(algorithm, tournament=tournament, search_s=search),
         )
     trained = registered.trained
     if as_json:
@@ -198,8 +197,22 @@ def evaluate(
         typer.Option("--profile", help="Take every asset to have this profile."),
     ] = None,
     algorithm: Annotated[
-        str, typer.Option("--algorithm", help="What is fitted; `train --tournament` lists them.")
-    ] = "xgboost",
+        str | None,
+        typer.Option(
+            "--algorithm",
+            help="What is fitted; `train --tournament` lists them.",
+            show_default="what the configuration has for the view",
+        ),
+    ] = None,
+    known_labels: Annotated[
+        str | None,
+        typer.Option(
+            "--known-labels",
+            metavar="N|all",
+            help="Correct the model by the tested batteries' own first N measurements, or by all "
+            "before the cycle that is asked about; no intervals then.",
+        ),
+    ] = None,
     train_on: Annotated[
         str | None,
         typer.Option("--train", help="Train on this source, and test on that of --test."),
@@ -219,9 +232,10 @@ def evaluate(
 
     With --leakage, exit 1 when a view that claims to be free of leakage is not.
     """
-    from batteryops.lifecycle.evaluation import BETWEEN, evaluate_between, evaluate_source
+    from batteryops.lifecycle.evaluation import BETWEEN, Known, evaluate_between, evaluate_source
 
     settings = settings_of(config, home)
+    known = Known.parse(known_labels) if known_labels else None
     between = train_on is not None and test_on is not None
     if not between and (train_on or test_on):
         raise typer.BadParameter("--train and --test go together: one source each")
@@ -239,6 +253,7 @@ def evaluate(
                 test=test_on,
                 view=view,
                 algorithm=algorithm,
+                known=known,
                 leakage=leakage,
                 progress=progress,
             )
@@ -251,6 +266,7 @@ def evaluate(
                 protocol=protocol,
                 profile=profile,
                 algorithm=algorithm,
+                known=known,
                 leakage=leakage,
                 progress=progress,
             )

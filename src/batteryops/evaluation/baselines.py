@@ -58,11 +58,11 @@ def last_measured_baseline(
         asset_id: whose cycle it is, shape (n,).
         op_index: position of the cycle in the asset's life, shape (n,).
         labels: measured capacity, Ah, shape (n,).
-        split: rows that train and rows that are tested.
+        split: rows that train, that are known, and that are tested.
 
     Returns:
-        Capacity for each test row, Ah, shape (n_test,); NaN where training holds no earlier
-        measurement of that asset, which under the `unseen_*` protocols is everywhere.
+        Capacity for each test row, Ah, shape (n_test,); NaN where no earlier measurement of that
+        asset trains or is known, which under the `unseen_*` protocols is everywhere.
 
     Examples:
         >>> split = Split("x", train=np.array([0, 2]), test=np.array([1, 3, 4]))
@@ -74,7 +74,8 @@ def last_measured_baseline(
     _, asset = np.unique(asset_id.astype(str), return_inverse=True)
     cycle = op_index - op_index.min()
     key = asset * (cycle.max() + 1) + cycle  # orders by asset, then by cycle
-    train = split.train[np.argsort(key[split.train], kind="stable")]
+    measured = np.concatenate([split.train, split.known])
+    train = measured[np.argsort(key[measured], kind="stable")]
     position = np.searchsorted(key[train], key[split.test], side="left") - 1  # strictly earlier
     previous = train[np.maximum(position, 0)]
     known = (position >= 0) & (asset[previous] == asset[split.test])

@@ -29,7 +29,7 @@ from batteryops.evaluation.metrics import (
     per_asset,
     score,
 )
-from batteryops.evaluation.owners import Owners
+from batteryops.evaluation.owners import Names, Owners
 from batteryops.evaluation.protocols import (
     CLOCK,
     Split,
@@ -51,6 +51,30 @@ Fit = Callable[[Matrix, Floats, Owners], Predict]
 It is told the owners of the n rows: assets that were aged together, as the protocol has it, are one
 group.
 """
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cycles:
+    """Measured or asked cycles: whose, when, and what the model says of them.
+
+    Args:
+        assets: (n,).
+        op_index: (n,), positions in their assets' lives.
+        predicted_ah: (n,).
+        measured_ah: (n,); None where they are asked about.
+    """
+
+    assets: Names
+    op_index: NDArray[np.int64]
+    predicted_ah: Floats
+    measured_ah: Floats | None = None
+
+
+Correct = Callable[[Cycles, Cycles], Floats]
+"""From known cycles and asked cycles to corrected capacities of the asked, in Ah."""
+
+FitCorrection = Callable[[Matrix, Floats, Owners, NDArray[np.int64]], Correct]
+"""From training's features, labels, owners and `op_index`, nothing else, to what corrects."""
 
 Progress = Callable[[int, int], None]
 
@@ -143,6 +167,7 @@ def evaluate_protocol(  # noqa: PLR0913  # what is evaluated, how, and on what: 
     clock: str = CLOCK,
     fit_bounds: FitBounds | None = None,
     splits: Sequence[Split] | None = None,
+    fit_correction: FitCorrection | None = None,
 ) -> ProtocolResult:
     """Evaluate whatever `fit` gives, and the baselines, under one protocol.
 
@@ -164,6 +189,8 @@ def evaluate_protocol(  # noqa: PLR0913  # what is evaluated, how, and on what: 
             the groups being those that the protocol knows; what it returns is called once with
             features, predictions and assets of the fold's test rows. No intervals when None.
         splits: rows of the labelled table, where they are not for the protocol to choose.
+        fit_correction: called once per fold that has known rows; what it returns corrects the
+            predictions of the fold's test rows by measurements of the same assets.
 
     Raises:
         SettingsError: when there is no such protocol.
@@ -186,7 +213,14 @@ def evaluate_protocol(  # noqa: PLR0913  # what is evaluated, how, and on what: 
     def answers(split: Split) -> dict[str, Floats]:
         known, asked = (np.ascontiguousarray(matrix[rows]) for rows in (split.train, split.test))
         training = known, labels[split.train], owners[split.train]
-        given = _checked(fit(*training)(asked), split.test.size, split.name)
+        predict = fit(*training)
+        given = _checked(predict(asked), split.test.size, split.name)
+        if fit_correction is not None and split.known.size:
+            said = predict(np.ascontiguousarray(matrix[split.known]))
+            given = fit_correction(*training, cycles[split.train])(
+                Cycles(assets[split.known], cycles[split.known], said, labels[split.known]),
+                Cycles(assets[split.test], cycles[split.test], given),
+            )
         if fit_bounds is not None:
             make_bounds = fit_bounds(*training)
             bounds[split.name] = make_bounds(asked, given, assets[split.test])

@@ -15,7 +15,7 @@ a model about the others. `unseen_schedules` finds such companions in the data.
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
@@ -54,11 +54,14 @@ class Split:
         name: the protocol, or the group of assets that is held out.
         train: row numbers that train, int64, each once.
         test: row numbers that are tested, int64, each once and none of them in `train`.
+        known: row numbers of tested assets whose labels are known when later cycles of the same
+            asset are asked about; none trains. `reveal` fills it.
     """
 
     name: str
     train: NDArray[np.int64]
     test: NDArray[np.int64]
+    known: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,45 @@ def make_splits(table: pl.DataFrame, protocol: str, plan: SplitPlan) -> list[Spl
         if split.train.size < MIN_ROWS or sum(each.test.size for each in splits) < MIN_ROWS:
             raise _too_few(protocol, table.height, split.train.size, split.test.size)
     return splits
+
+
+def reveal(splits: Sequence[Split], table: pl.DataFrame, first: int | None) -> list[Split]:
+    """Make measurements of the tested assets known, as a workshop's would be.
+
+    Args:
+        splits: of the table.
+        table: `asset_id` and `op_index`; every row has a label.
+        first: so many measurements at the start of each asset's life are known, and not tested;
+            None: at every cycle all earlier ones are known, and all rows are tested.
+
+    Raises:
+        DataError: when no row is left to test.
+
+    Examples:
+        >>> table = pl.DataFrame({"asset_id": ["a", "b", "b", "b"], "op_index": [1, 6, 2, 4]})
+        >>> split = Split("b", train=np.array([0]), test=np.array([1, 2, 3]))
+        >>> [found] = reveal([split], table, first=2)
+        >>> found.known.tolist(), found.test.tolist()
+        ([2, 3], [1])
+    """
+    age = table.select(pl.col("op_index").rank("ordinal").over("asset_id")).to_series().to_numpy()
+    if first is None:
+        revealed = [replace(split, known=split.test) for split in splits]
+    else:
+        revealed = [
+            replace(
+                split,
+                known=split.test[age[split.test] <= first],
+                test=split.test[age[split.test] > first],
+            )
+            for split in splits
+        ]
+    tested = [split for split in revealed if split.test.size]
+    if not tested:
+        raise DataError(
+            f"no tested asset has more than {first} measured cycles; let fewer be known"
+        )
+    return tested
 
 
 def check_key(table: pl.DataFrame) -> None:

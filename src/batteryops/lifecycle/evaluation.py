@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import polars as pl
@@ -14,12 +14,16 @@ from batteryops.evaluation.protocols import (
     CLOCK,
     PROTOCOLS,
     Split,
+    SplitPlan,
     asset_groups,
+    make_splits,
+    reveal,
     schedule_groups,
 )
 from batteryops.features.files import read_feature_table
 from batteryops.features.validation import problems
 from batteryops.features.views import FeatureView, get_view
+from batteryops.lifecycle.baselines import correction_fit
 from batteryops.lifecycle.decisions import (
     Decide,
     always,
@@ -51,6 +55,39 @@ def task_of(view: FeatureView, settings: Settings) -> Task:
     return Task(view.name, view.names, view.trends, training.parameters, training.seed)
 
 
+def algorithm_for(view: FeatureView, settings: Settings, asked: str | None = None) -> str:
+    """The algorithm that was asked for, else the one that the configuration has for the view."""
+    return asked or settings.training.algorithms.get(view.name, CONFIGURED)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Which measurements of tested assets are known when later cycles are asked about.
+
+    Args:
+        first: so many at the start of each life; None: all before the cycle asked about.
+    """
+
+    first: int | None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From a command line: a number, or `all`.
+
+        Raises:
+            DataError: anything else.
+
+        Examples:
+            >>> Known.parse("10"), Known.parse("all")
+            (Known(first=10), Known(first=None))
+        """
+        if text == "all":
+            return cls(None)
+        if not text.isdecimal() or not int(text):
+            raise DataError(f"known labels {text!r}; expected a number of 1 or more, or all")
+        return cls(int(text))
+
+
 def nominal_capacities(
     table: pl.DataFrame, settings: Settings, profile: str | None = None
 ) -> dict[str, float]:
@@ -79,9 +116,10 @@ def evaluate_table(  # noqa: PLR0913 - what is evaluated, and how
     settings: Settings,
     *,
     profile: str | None = None,
-    algorithm: str = CONFIGURED,
+    algorithm: str | None = None,
     decide: Decide | None = None,
     splits: Sequence[Split] | None = None,
+    known: Known | None = None,
     progress: Progress | None = None,
 ) -> ProtocolResult:
     """Run one protocol on a labelled feature table.
@@ -98,6 +136,8 @@ def evaluate_table(  # noqa: PLR0913 - what is evaluated, and how
         algorithm: one of `models.algorithms.ALGORITHMS`; the configured one when not said.
         decide: what every fold decides on its training rows, instead of an algorithm.
         splits: as `evaluate_protocol` takes them.
+        known: measurements of the tested assets that correct the model; they are not tested, and
+            no intervals are made.
         progress: told how many folds are done.
 
     Raises:
@@ -107,19 +147,28 @@ def evaluate_table(  # noqa: PLR0913 - what is evaluated, and how
     training = settings.training
     # one thread for each fold and several folds at a time: threads within a fit wait for each other
     workers = int(training.parameters.get("n_jobs", 1))
-    decide = decide or always(as_it_is(algorithm, task_of(view, settings)))
+    name = algorithm_for(view, settings, algorithm)
+    decide = decide or always(as_it_is(name, task_of(view, settings)))
+    fit = deciding_fit(decide)
+    if known is not None:
+        table = table.drop_nulls(LABEL)
+        plan = SplitPlan.from_settings(settings.evaluation, training.seed)
+        splits = reveal(splits or make_splits(table, protocol, plan), table, known.first)
     return evaluate_protocol(
         table,
         view.names,
         protocol,
-        deciding_fit(decide),
+        fit,
         settings=settings.evaluation,
         nominal_ah=nominal_capacities(table, settings, profile),
         seed=training.seed,
         progress=progress.within if progress is not None else None,
         workers=max(1, workers),
-        fit_bounds=deciding_bounds(decide, view, settings, profile),
+        fit_bounds=None if known else deciding_bounds(decide, view, settings, profile),
         splits=splits,
+        fit_correction=correction_fit(fit, folds=settings.tournament.inner_folds)
+        if known
+        else None,
     )
 
 
@@ -145,8 +194,9 @@ def evaluate_protocols(  # noqa: PLR0913 - what is evaluated, and how
     progress: Progress,
     *,
     profile: str | None = None,
-    algorithm: str = CONFIGURED,
+    algorithm: str | None = None,
     decide: Decide | None = None,
+    known: Known | None = None,
 ) -> dict[str, ProtocolResult]:
     """Run protocols one after the other.
 
@@ -162,6 +212,7 @@ def evaluate_protocols(  # noqa: PLR0913 - what is evaluated, and how
         profile: take every asset to have this profile.
         algorithm: one of `models.algorithms.ALGORITHMS`; the configured one when not said.
         decide: what every fold decides on its training rows, instead of an algorithm.
+        known: measurements of the tested assets that correct the model.
 
     Raises:
         DataError: too few rows or assets for a protocol.
@@ -184,6 +235,7 @@ def evaluate_protocols(  # noqa: PLR0913 - what is evaluated, and how
             profile=profile,
             algorithm=algorithm,
             decide=decide,
+            known=known,
             progress=progress,
         )
     return results
@@ -212,7 +264,8 @@ def evaluate_source(  # noqa: PLR0913 - all by name: what to evaluate on, and ho
     view: str | None,
     protocol: str,
     profile: str | None,
-    algorithm: str = CONFIGURED,
+    algorithm: str | None = None,
+    known: Known | None = None,
     leakage: bool,
     progress: Progress,
 ) -> Evaluated:
@@ -226,7 +279,8 @@ def evaluate_source(  # noqa: PLR0913 - all by name: what to evaluate on, and ho
         view: the feature view; the configured one when None.
         protocol: a protocol's name, or `all`.
         profile: take every asset to have this profile.
-        algorithm: one of `models.algorithms.ALGORITHMS`.
+        algorithm: one of `models.algorithms.ALGORITHMS`; the view's own when None.
+        known: measurements of the tested assets that correct the model.
         leakage: also look for features that give the label away.
         progress: told what is being done.
 
@@ -268,7 +322,7 @@ def evaluate_source(  # noqa: PLR0913 - all by name: what to evaluate on, and ho
         found = check_view(table, chosen, recording=recording, nominal_ah=nominal_ah)
     names = PROTOCOLS if protocol == "all" else (protocol,)
     results = evaluate_protocols(
-        table, chosen, names, settings, progress, profile=profile, algorithm=algorithm
+        table, chosen, names, settings, progress, profile=profile, algorithm=algorithm, known=known
     )
     return Evaluated(results, tuple(notes), found)
 
@@ -279,7 +333,8 @@ def evaluate_between(  # noqa: PLR0913 - all by name: what to evaluate on, and h
     train: str,
     test: str,
     view: str | None,
-    algorithm: str = CONFIGURED,
+    algorithm: str | None = None,
+    known: Known | None = None,
     leakage: bool,
     progress: Progress,
 ) -> Evaluated:
@@ -290,7 +345,8 @@ def evaluate_between(  # noqa: PLR0913 - all by name: what to evaluate on, and h
         train: cycles that train, after the quality checks.
         test: cycles that are tested, after the quality checks.
         view: the feature view; the configured one when None.
-        algorithm: one of `models.algorithms.ALGORITHMS`.
+        algorithm: one of `models.algorithms.ALGORITHMS`; the view's own when None.
+        known: measurements of the tested assets that correct the model.
         leakage: also look for features that give the label away, in what trains.
         progress: told what is being done.
 
@@ -306,20 +362,20 @@ def evaluate_between(  # noqa: PLR0913 - all by name: what to evaluate on, and h
         recording = open_source(source, settings, kinds=chosen.kinds)
         prepared.append(prepare(recording, chosen, settings))
         notes += _set_aside_note(prepared[-1], source)
-    known, asked = (one.table for one in prepared)
-    both = known.join(asked, on=FEATURE_KEY, how="semi")
+    taught, asked = (one.table for one in prepared)
+    both = taught.join(asked, on=FEATURE_KEY, how="semi")
     if both.height:
         asset, cycle = both.select(FEATURE_KEY).row(0)
         raise DataError(
             f"{both.height} cycles are in {train} and in {test} (such as {asset} {cycle}); a model "
             "must not be tested on what it was trained on: take their assets out of one of the two"
         )
-    table = pl.concat([known, asked])
+    table = pl.concat([taught, asked])
     split = Split(
-        BETWEEN, np.arange(known.height), np.arange(known.height, known.height + asked.height)
+        BETWEEN, np.arange(taught.height), np.arange(taught.height, taught.height + asked.height)
     )
     group_of = asset_groups(table["asset_id"], settings.evaluation.groups)
-    trained = {group_of[asset] for asset in known["asset_id"].unique()}
+    trained = {group_of[asset] for asset in taught["asset_id"].unique()}
     companions = [a for a in sorted(asked["asset_id"].unique()) if group_of[a] in trained]
     if companions:
         notes.append(
@@ -329,11 +385,18 @@ def evaluate_between(  # noqa: PLR0913 - all by name: what to evaluate on, and h
     found = None
     if leakage:
         progress.step("look for leakage")
-        nominal_ah = nominal_capacities(known, settings)
-        found = check_view(known, chosen, recording=None, nominal_ah=nominal_ah)
-    progress.step(f"train on {known.height} rows, test on {asked.height}")
+        nominal_ah = nominal_capacities(taught, settings)
+        found = check_view(taught, chosen, recording=None, nominal_ah=nominal_ah)
+    progress.step(f"train on {taught.height} rows, test on {asked.height}")
     result = evaluate_table(
-        table, chosen, BETWEEN, settings, algorithm=algorithm, splits=[split], progress=progress
+        table,
+        chosen,
+        BETWEEN,
+        settings,
+        algorithm=algorithm,
+        splits=[split],
+        known=known,
+        progress=progress,
     )
     return Evaluated({BETWEEN: result}, tuple(notes), found)
 
