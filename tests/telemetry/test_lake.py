@@ -375,5 +375,5 @@ def test_a_lake_of_an_older_form_is_refused_with_what_to_do(tmp_path: Path) -> N
     lake.write(recording(("EV-1", 1, [4.0])))
     [cycles] = tmp_path.glob("cycles/*/part-0.parquet")
     pl.read_parquet(cycles).drop("samples_part").write_parquet(cycles)
-    with pytest.raises(DataError, match="older form of the lake; delete .* and ingest"):
+    with pytest.raises(DataError, match=r"older form of the lake; delete .* and ingest"):
         lake.read()
