@@ -95,7 +95,7 @@ def test_a_cycle_written_again_is_replaced_and_others_are_kept(tmp_path: Path) -
     ),
     data=st.data(),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_order_and_the_size_of_the_pieces_written_do_not_matter(
     assets: list[list[list[float]]], data: st.DataObject
 ) -> None:
