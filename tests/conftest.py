@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import yaml
 
@@ -14,6 +15,12 @@ from batteryops.settings import load_settings
 from batteryops.telemetry.canonical import write_canonical
 from batteryops.telemetry.fleet_plan import FleetPlan
 from batteryops.telemetry.simulator import simulate_fleet
+
+# machines are noisy: how long an example takes says nothing of the code
+hypothesis.settings.register_profile(
+    "noisy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("noisy")
 
 
 @pytest.fixture(scope="session")

@@ -77,7 +77,8 @@ def test_batteries_never_seen_are_harder_and_the_model_beats_ridge_there(publish
     assert 0.10 < told["mae_ah"] < told["baselines"]["ridge"]["mae_ah"]
 
 
-def test_the_demo_runs_on_the_nasa_cells(tmp_path: Path) -> None:
+def test_the_demo_runs_on_the_nasa_cells(data_folder: Path, tmp_path: Path) -> None:
+    assert (data_folder / "nasa").is_dir()
     told = batteryops("demo", "--home", tmp_path)
     assert told["source"] == "nasa"
     assert told["gates_passed"] is True

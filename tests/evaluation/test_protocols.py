@@ -81,7 +81,7 @@ def rows_of(splits: list[Split]) -> list[int]:
     return sorted(np.concatenate([split.test for split in splits]).tolist())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(table=tables(), protocol=st.sampled_from(PROTOCOLS))
 def test_no_row_is_on_both_sides_and_every_row_is_used(table: pl.DataFrame, protocol: str) -> None:
     splits = make_splits(table, protocol, SplitPlan())
@@ -91,7 +91,7 @@ def test_no_row_is_on_both_sides_and_every_row_is_used(table: pl.DataFrame, prot
         assert split.train.dtype == split.test.dtype == np.int64
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(table=tables())
 def test_each_row_is_tested_once_and_no_group_is_on_both_sides(table: pl.DataFrame) -> None:
     plan = SplitPlan(groups=(("A1", "A2"),))
@@ -109,7 +109,7 @@ def test_each_row_is_tested_once_and_no_group_is_on_both_sides(table: pl.DataFra
             assert not trained & tested
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(table=tables(), share=st.floats(0.1, 0.9))
 def test_no_later_cycle_trains(table: pl.DataFrame, share: float) -> None:
     [split] = make_splits(table, "later_cycles", SplitPlan(train_share=share))
@@ -123,7 +123,7 @@ def test_no_later_cycle_trains(table: pl.DataFrame, share: float) -> None:
             assert of_asset[0].max() < of_asset[1].min()  # type: ignore[operator]  # any scalar
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(table=tables())
 def test_groups_by_schedule_are_at_least_as_coarse_as_configured_groups(
     table: pl.DataFrame,

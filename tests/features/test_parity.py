@@ -50,7 +50,7 @@ every_view = pytest.mark.parametrize("view", VIEWS.values(), ids=lambda view: vi
 
 @every_view
 @given(given_cycles=cycles(), seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_order_of_the_rows_does_not_matter(
     make_recording: MakeRecording, view: FeatureView, given_cycles: Cycles, seed: int
 ) -> None:
@@ -64,7 +64,7 @@ def test_the_order_of_the_rows_does_not_matter(
 
 @every_view
 @given(given_cycles=cycles())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_cycle_alone_equals_itself_among_others_to_the_last_bit(
     make_recording: MakeRecording, view: FeatureView, given_cycles: Cycles
 ) -> None:
@@ -109,7 +109,7 @@ def test_samples_without_time_do_not_stop_the_others(
 
 
 @given(given_cycles=cycles())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_second_implementation_agrees(
     make_recording: MakeRecording, given_cycles: Cycles
 ) -> None:

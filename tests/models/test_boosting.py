@@ -181,7 +181,7 @@ def test_prediction_refuses_another_number_of_features() -> None:
         predict(booster, features[:, :2])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.floats(0.1, 200.0), st.integers(1, 30))
 def test_a_constant_label_is_predicted_as_that_constant(capacity: float, rows: int) -> None:
     features = np.arange(rows, dtype=np.float32)[:, np.newaxis]

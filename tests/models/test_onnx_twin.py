@@ -116,7 +116,7 @@ def test_a_value_on_a_threshold_and_its_neighbours_take_the_same_branch() -> Non
         assert max_difference_ah(booster, converted, rows) <= TOLERANCE_AH
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.floats(width=32, allow_nan=True, allow_infinity=True), min_size=3, max_size=3))
 def test_twin_and_booster_agree_on_any_row(values: list[float]) -> None:
     row = np.array(values, dtype=np.float32)

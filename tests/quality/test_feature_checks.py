@@ -295,7 +295,7 @@ def test_a_table_without_a_temperature_can_be_judged() -> None:
     assert {c.column for c in report.checks if c.name == "range"} == {"v_mean", "i_mean"}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(
         st.one_of(
@@ -329,7 +329,7 @@ PLANTED = {
 }
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     faults=st.lists(st.tuples(st.sampled_from(sorted(PLANTED)), st.integers(0, 59)), max_size=8),
     copies=st.lists(st.integers(0, 59), max_size=4),

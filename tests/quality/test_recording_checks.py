@@ -381,7 +381,7 @@ FAULTS: dict[str, Callable[[int], pl.DataFrame]] = {
 }
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.sampled_from(sorted(FAULTS)), min_size=1, max_size=8), st.integers(0, 1000))
 def test_kept_and_set_aside_are_all_rows_and_the_order_of_records_is_irrelevant(
     faults: list[str], seed: int

@@ -142,9 +142,7 @@ def test_an_entry_and_a_check_can_be_printed_as_json(ledger: Ledger) -> None:
     }
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(details=st.dictionaries(st.text(), JSON))
 def test_any_json_object_comes_back_and_leaves_the_chain_intact(
     ledger: Ledger, details: dict[str, Any]

@@ -74,9 +74,7 @@ def test_a_time_in_another_zone_comes_back_as_the_same_instant_in_utc(log: Predi
     assert read.answered_at.utcoffset() == timedelta(0)
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     features=st.dictionaries(
         st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1),

@@ -359,9 +359,7 @@ NEARLY_RIGHT = st.fixed_dictionaries(
 )
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=st.binary(max_size=200)
     | (ANY_JSON | NAMED | NEARLY_RIGHT).map(lambda value: json.dumps(value).encode())
@@ -378,9 +376,7 @@ def test_no_body_whatever_makes_the_server_fail(client: TestClient, content: byt
         assert response.json()["status"] == response.status_code
 
 
-@settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(change=st.dictionaries(st.sampled_from(FEATURES), st.floats(-20, 5), max_size=3))
 def test_every_answer_given_is_in_the_log(
     client: TestClient, log: PredictionLog, body: dict[str, object], change: dict[str, float]

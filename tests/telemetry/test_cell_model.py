@@ -121,7 +121,7 @@ def test_a_resistance_follows_arrhenius() -> None:
 
 
 @BOTH
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     capacity_ah=st.floats(0.8, 2.3),
     c_rate=st.floats(0.2, 3.0),
@@ -186,7 +186,7 @@ def test_many_cells_at_once_do_what_each_does_alone() -> None:
 
 
 @BOTH
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     ambient_c=st.floats(0.0, 40.0),
     resistance=st.floats(0.8, 2.0),

@@ -95,7 +95,7 @@ def test_a_cycle_written_again_is_replaced_and_others_are_kept(tmp_path: Path) -
     ),
     data=st.data(),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_order_and_the_size_of_the_pieces_written_do_not_matter(
     assets: list[list[list[float]]], data: st.DataObject
 ) -> None:
@@ -375,5 +375,5 @@ def test_a_lake_of_an_older_form_is_refused_with_what_to_do(tmp_path: Path) -> N
     lake.write(recording(("EV-1", 1, [4.0])))
     [cycles] = tmp_path.glob("cycles/*/part-0.parquet")
     pl.read_parquet(cycles).drop("samples_part").write_parquet(cycles)
-    with pytest.raises(DataError, match="older form of the lake; delete .* and ingest"):
+    with pytest.raises(DataError, match=r"older form of the lake; delete .* and ingest"):
         lake.read()

@@ -216,7 +216,7 @@ def test_the_seasons_reach_the_recorded_ambient_temperature() -> None:
     assert winter.to_numpy() == pytest.approx(13.0, abs=0.6)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     seed=st.integers(0, 2**32),
     interval_s=st.floats(2.0, 120.0),

@@ -238,7 +238,7 @@ class Lake:
 
 def _stored(path: Path) -> pl.DataFrame:
     table = read_table(path, remedy=_REMEDY)
-    if _SAMPLES_PART not in table.columns:
+    if "cycle_index" in table.columns and _SAMPLES_PART not in table.columns:
         raise DataError(f"{path} names no file of samples: an older form of the lake; {_REMEDY}")
     conform(table, _STORED_CYCLES, what=str(path))
     if table[_SAMPLES_PART].n_unique() != 1 or table[_SAMPLES_PART].has_nulls():
