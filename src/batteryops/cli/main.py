@@ -55,6 +55,8 @@ def main() -> None:
     # threads of XGBoost that wait must not keep a core busy: where others need the cores too, a fit
     # took up to 38 s instead of 1 s. Read when the library is loaded, which commands do later.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # folds are fitted side by side; the linear algebra within each must not fight for the cores
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         app()
     except BatteryOpsError as error:
