@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from batteryops.errors import SettingsError
 from batteryops.evaluation.coverage import FitBounds, MakeBounds
 from batteryops.evaluation.owners import Owners
 from batteryops.features.views import FeatureView
@@ -23,7 +24,7 @@ from batteryops.models.algorithms import (
     get_algorithm,
 )
 from batteryops.models.manifest import ChosenAlgorithm
-from batteryops.models.search import Budget, Found, Rows, search
+from batteryops.models.search import Budget, Found, Rows, is_searchable, search
 from batteryops.models.stacking import Stack, choose, fit_stack, out_of_group
 from batteryops.records.predictions import PredictionLog
 from batteryops.settings import Settings
@@ -75,9 +76,13 @@ def searching(name: str, task: Task, budget: Budget, *, entrant: str | None = No
         entrant: what it is called with those values; its own name when None.
 
     Raises:
-        SettingsError: when there is no such algorithm.
+        SettingsError: when there is no such algorithm, or it has nothing to set.
     """
     algorithm, known_as = get_algorithm(name), entrant or name
+    if not is_searchable(algorithm):
+        raise SettingsError(
+            f"{name} has no values to search for; leave --search out, or name another algorithm"
+        )
 
     def decide(features: Matrix, labels: Floats, owners: Owners) -> Decision:
         found = search(algorithm, task, Rows(features, labels, owners), budget)

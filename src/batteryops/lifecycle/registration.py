@@ -15,6 +15,7 @@ from batteryops.evaluation.diagnostics import diagnostics_png
 from batteryops.evaluation.protocols import CLOCK
 from batteryops.features.files import read_feature_table
 from batteryops.features.views import get_view, matrix
+from batteryops.lifecycle.evaluation import algorithm_for
 from batteryops.lifecycle.loading import open_registry
 from batteryops.lifecycle.preparation import Prepared, prepare, prepare_table
 from batteryops.lifecycle.progress import Progress
@@ -55,7 +56,7 @@ def train_and_register(  # noqa: PLR0913 - all by name: what to train on, what, 
         features_file: a labelled feature table, instead of cycles.
         out: also leave the package in this folder, which must not exist.
         progress: told what is being done.
-        choice: what is fitted; the configured algorithm when not said.
+        choice: what is fitted; what the configuration has for the view when not said.
 
     Raises:
         SettingsError: an unknown algorithm.
@@ -66,9 +67,9 @@ def train_and_register(  # noqa: PLR0913 - all by name: what to train on, what, 
         raise DataError("given both --features and --source; expected one of them")
     if out is not None:
         _check_free(out)  # before minutes of work
-    for name in (choice.algorithm, *settings.tournament.entrants):
-        get_algorithm(name)
     view = get_view(settings.training.view)
+    for name in (algorithm_for(view, settings, choice.algorithm), *settings.tournament.entrants):
+        get_algorithm(name)  # refused before minutes of work
     progress.step("read, check, compute features")
     if features_file is not None:
         table = read_feature_table(features_file, view.names, labelled=True, further=(CLOCK,))

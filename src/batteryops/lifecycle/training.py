@@ -22,7 +22,7 @@ from batteryops.lifecycle.decisions import (
     searching,
 )
 from batteryops.lifecycle.evaluation import (
-    CONFIGURED,
+    algorithm_for,
     evaluate_protocols,
     nominal_capacities,
     task_of,
@@ -50,13 +50,14 @@ class Choice:
     """What is to be fitted.
 
     Args:
-        algorithm: one of `models.algorithms.ALGORITHMS`; no part in a tournament.
+        algorithm: one of `models.algorithms.ALGORITHMS`; when None what the configuration has for
+            the view. No part in a tournament.
         tournament: compare the configured entrants first, and take the best.
         search_s: seconds in all to search for the algorithm's values, or in a tournament for
             XGBoost's, which then enters once more; 0 for no search.
     """
 
-    algorithm: str = CONFIGURED
+    algorithm: str | None = None
     tournament: bool = False
     search_s: float = 0.0
 
@@ -136,7 +137,7 @@ def train(
         prepared: what may train.
         settings: parameters, seed, folds, gates.
         progress: told what is being done.
-        choice: what is fitted; the configured algorithm when not said.
+        choice: what is fitted; what the configuration has for the view when not said.
 
     Raises:
         SettingsError: an unknown algorithm.
@@ -247,12 +248,13 @@ def _make_choice(
             return _Made(found.decide, always(found.decision), settings, found, ())
         fewer = fewer_folds(settings, calibration=bool(chosen.shares))
         return _Made(found.decide, always(found.decision), fewer, found, (_note(chosen, folds),))
+    name = algorithm_for(view, settings, choice.algorithm)
     if choice.search_s:
-        decide = searching(choice.algorithm, task, search_budget(settings, choice.search_s))
+        decide = searching(name, task, search_budget(settings, choice.search_s))
         fewer = fewer_folds(settings, calibration=False)
-        note = _note(ChosenAlgorithm(name=choice.algorithm), folds)
+        note = _note(ChosenAlgorithm(name=name), folds)
         return _Made(decide, decide, fewer, None, (note,))
-    decide = always(as_it_is(choice.algorithm, task))
+    decide = always(as_it_is(name, task))
     return _Made(decide, decide, settings, None, ())
 
 

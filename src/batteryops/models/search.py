@@ -130,6 +130,20 @@ def search(
     return _found(study, default)
 
 
+def is_searchable(algorithm: Algorithm) -> bool:
+    """Whether there is anything to set.
+
+    Examples:
+        >>> from batteryops.models.algorithms import get_algorithm
+        >>> is_searchable(get_algorithm("ridge")), is_searchable(get_algorithm("battery_process"))
+        (True, False)
+    """
+    try:
+        return bool(algorithm.space(optuna.trial.FixedTrial({})))
+    except ValueError:  # it asked for a value
+        return True
+
+
 class _OutOfTimeError(Exception):
     """The budget was spent in the middle of a trial, which says nothing of its values."""
 
