@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 
 from batteryops.cli.main import main
 from batteryops.features import views
@@ -764,3 +765,55 @@ def test_the_ledger_is_told_in_short_words(run: Run, home: Path) -> None:
     shown = run("audit").out
     assert "package abababababab " in shown
     assert "failed: none; gates: 9 of them; passed: yes; reason: -" in " ".join(shown.split())
+
+
+@pytest.fixture
+def _tournament(quick_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tournament of two, in three folds."""
+    config: dict[str, Any] = yaml.safe_load(quick_config.read_text())
+    config["tournament"] |= {"entrants": ["ridge", "xgboost"], "folds": 3, "inner_folds": 2}
+    file = tmp_path / "tournament.yaml"
+    file.write_text(yaml.safe_dump(config))
+    monkeypatch.setenv("BATTERYOPS_CONFIG", str(file))
+
+
+@pytest.mark.usefixtures("home", "_tournament")
+def test_train_runs_a_tournament_shows_it_and_registers_the_winner(run: Run) -> None:
+    told = run("train", "--tournament", "--search", 1)
+
+    assert told.code == 0, told.err
+    assert "tournament under unseen_assets" in told.out
+    for entrant in ("ridge", "xgboost", "xgboost_searched", "stack"):
+        assert entrant in told.out
+    assert "search on groups held out of all rows: " in told.err
+    assert "the stack on all rows: " in told.err
+    assert "is registered as ev-soh-predictor version 2" in told.err
+
+
+@pytest.mark.usefixtures("home", "_tournament")
+def test_train_takes_an_algorithm_by_name_and_searches_its_values(run: Run, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    told = run("train", "--algorithm", "ridge", "--search", 1, "--out", package, "--json")
+
+    assert told.code == 0, told.err
+    assert told.json["algorithm"]["name"] == "ridge"
+    assert told.json["tournament"] is None
+    manifest = json.loads((package / "manifest.json").read_text())
+    assert manifest["algorithm"] == told.json["algorithm"]
+    assert json.loads((package / "search.json").read_text()) == told.json["search"]
+    assert not (package / "model.ubj").exists()
+    file = tmp_path / "request.json"
+    file.write_text(json.dumps(REQUEST))
+    answered = run("predict", file, "--model", package, "--json")
+    assert answered.code == 0, answered.err
+
+
+@pytest.mark.usefixtures("home")
+def test_train_refuses_what_contradicts_itself_or_does_not_exist(run: Run) -> None:
+    both = run("train", "--algorithm", "ridge", "--tournament")
+    assert both.code == 2
+    assert "--tournament chooses the algorithm" in both.err
+    unknown = run("train", "--algorithm", "oracle")
+    assert unknown.code == 1
+    assert "there is no algorithm 'oracle'; expected one of ridge" in unknown.err
+    assert run("train", "--search", -1).code == 2
