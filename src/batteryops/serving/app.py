@@ -1,5 +1,7 @@
 """The HTTP app: predictions that are on record before they are given, and what operators ask."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -73,7 +75,8 @@ def create_app(model: ServedModel, log: PredictionLog, settings: Settings) -> Fa
     )
     answered = metrics.predictions.labels(version=model.version, role=model.role)
 
-    app = FastAPI(
+    request_body = documents.request_body(model.package.view, manifest)
+    app = _Documented(
         title="BatteryOps",
         version=__version__,
         description=_DESCRIPTION,
@@ -91,7 +94,7 @@ def create_app(model: ServedModel, log: PredictionLog, settings: Settings) -> Fa
         summary="Estimate capacity and State of Health from one discharge's features",
         response_model=documents.Prediction,
         responses={200: documents.ANSWERS, **_prediction_problems()},
-        openapi_extra={"requestBody": documents.request_body(model.package.view, manifest)},
+        openapi_extra={"requestBody": request_body},
     )
     async def predict(request: Request) -> Response:
         body = await read_object(request)
@@ -140,7 +143,29 @@ def create_app(model: ServedModel, log: PredictionLog, settings: Settings) -> Fa
         encode, media_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(metrics.registry), headers={"Content-Type": media_type})
 
+    app.examples = {
+        ("/predict", "requestBody"): request_body,
+        ("/predict", "200"): documents.ANSWERS,
+    }
     return app
+
+
+class _Documented(FastAPI):
+    """FastAPI whose OpenAPI page keeps the nulls of examples, which FastAPI takes out.
+
+    `examples` are those of `POST` operations, by path and place: the request body, or a status.
+    """
+
+    examples: Mapping[tuple[str, str], Mapping[str, Any]] = MappingProxyType({})
+
+    def openapi(self) -> dict[str, Any]:
+        page = super().openapi()
+        for (path, place), given in self.examples.items():
+            operation = page["paths"][path]["post"]
+            told = operation[place] if place == "requestBody" else operation["responses"][place]
+            whole = given["content"]["application/json"]["examples"]
+            told["content"]["application/json"]["examples"] = whole
+        return page
 
 
 def _json(document: dict[str, Any]) -> Response:
