@@ -16,6 +16,7 @@ from batteryops.evaluation.owners import Owners
 from batteryops.features.views import FeatureView
 from batteryops.lifecycle.uncertainty import bounds_fit
 from batteryops.models.algorithms import (
+    ALGORITHMS,
     Floats,
     GroupedFit,
     Matrix,
@@ -46,6 +47,12 @@ class Decision:
     fit: GroupedFit
     algorithm: ChosenAlgorithm
     found: Found | None = None
+
+    @property
+    def heavy(self) -> bool:
+        """Whether a fit is too long and too large to be repeated in many folds, and kept."""
+        names = self.algorithm.shares or (self.algorithm.name,)
+        return any(name in ALGORITHMS and ALGORITHMS[name].heavy for name in names)
 
 
 Decide = Callable[[Matrix, Floats, Owners], Decision]
@@ -153,9 +160,10 @@ def deciding_bounds(
     of_decision: dict[GroupedFit, FitBounds] = {}
 
     def fit_bounds(features: Matrix, labels: Floats, owners: Owners) -> MakeBounds:
-        fit = decide(features, labels, owners).fit
+        decision = decide(features, labels, owners)
+        fit = decision.fit
         if fit not in of_decision:
-            of_decision[fit] = bounds_fit(fit, view.names, settings, profile)
+            of_decision[fit] = bounds_fit(fit, view.names, settings, profile, heavy=decision.heavy)
         return of_decision[fit](features, labels, owners)
 
     return fit_bounds

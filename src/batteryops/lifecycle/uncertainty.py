@@ -1,4 +1,4 @@
-"""How far to believe answers: intervals and training domain, for a package and for folds."""
+"""How far to believe answers: intervals, domain and residuals, for a package and for folds."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from batteryops.evaluation.coverage import Bounds, FitBounds, MakeBounds
 from batteryops.evaluation.owners import Owners
 from batteryops.evaluation.protocol_run import Fit, Predict
 from batteryops.evaluation.protocols import CLOCK, SplitPlan, held_out_groups
+from batteryops.models.asset_baseline import ResidualProcess, fit_residual_process
 from batteryops.models.domain import Domain, fit_domain, held_out_distances
 from batteryops.models.intervals import Intervals, calibrate, out_of_group_predictions
 from batteryops.settings import Settings
@@ -23,10 +24,18 @@ STRICTEST: Final = "unseen_schedules"
 
 @dataclass(frozen=True, slots=True)
 class Uncertainty:
-    """What a package carries besides its model."""
+    """What a package carries besides its model.
+
+    Args:
+        domain: what the training rows cover.
+        intervals: how wide prediction intervals are.
+        residuals: how an unseen asset's residuals behave, which its own measurements are believed
+            by; None where it was not asked for, or there is but one group.
+    """
 
     domain: Domain
     intervals: Intervals
+    residuals: ResidualProcess | None = None
 
 
 def fit_uncertainty(  # noqa: PLR0913 - data, and how to hold out
@@ -38,6 +47,7 @@ def fit_uncertainty(  # noqa: PLR0913 - data, and how to hold out
     *,
     folds: int,
     workers: int = 1,
+    op_index: NDArray[np.int64] | None = None,
 ) -> Uncertainty:
     """Calibrate on groups held out from `features`; nothing else is looked at.
 
@@ -49,19 +59,30 @@ def fit_uncertainty(  # noqa: PLR0913 - data, and how to hold out
         names: k features.
         folds: groups are held out in at most so many folds.
         workers: folds fitted at a time.
+        op_index: (n,) positions in the assets' lives: with them, the residuals of the same held-out
+            predictions are learned too.
     """
     predicted = out_of_group_predictions(
         fit, features, labels, owners, folds=folds, workers=workers
     )
     distances = held_out_distances(features, owners.groups, names)
+    residuals = labels - predicted
     return Uncertainty(
         fit_domain(features, owners.groups, names, distances=distances),
-        calibrate(labels - predicted, distances, owners.groups),
+        calibrate(residuals, distances, owners.groups),
+        None
+        if op_index is None or np.isnan(residuals).all()
+        else fit_residual_process(residuals, op_index, owners.assets),
     )
 
 
 def bounds_fit(
-    fit: Fit, names: Sequence[str], settings: Settings, profile: str | None = None
+    fit: Fit,
+    names: Sequence[str],
+    settings: Settings,
+    profile: str | None = None,
+    *,
+    heavy: bool = False,
 ) -> FitBounds:
     """Intervals for the protocols, as a package trained on the fold's rows would answer them.
 
@@ -73,15 +94,19 @@ def bounds_fit(
         names: of the features.
         settings: folds, and which asset has which profile.
         profile: take every asset to have this profile.
+        heavy: the model takes long to fit and much room: groups are held out in as many folds as a
+            tournament has, and no fit is kept.
     """
-    fit = once_per_rows(fit)
+    folds = settings.evaluation.calibration_folds
+    if heavy:
+        folds = min(folds, settings.tournament.folds)
+    else:
+        fit = once_per_rows(fit)
 
     def fit_bounds(
         features: NDArray[np.float32], labels: NDArray[np.float64], owners: Owners
     ) -> MakeBounds:
-        found = fit_uncertainty(
-            fit, features, labels, owners, names, folds=settings.evaluation.calibration_folds
-        )
+        found = fit_uncertainty(fit, features, labels, owners, names, folds=folds)
 
         def make_bounds(
             asked: NDArray[np.float32],

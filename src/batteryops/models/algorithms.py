@@ -121,6 +121,8 @@ class Algorithm:
         make: from a task and the values that a search found to what fits; without values, the
             defaults.
         space: what a search may set, drawn from a trial of Optuna.
+        heavy: a fit takes seconds and tens of megabytes, so that intervals are calibrated in fewer
+            folds, and fits are not kept for a second use.
     """
 
     name: str
@@ -128,6 +130,7 @@ class Algorithm:
     meaning: str
     make: Callable[[Task, Values], GroupedFit]
     space: Callable[["optuna.Trial"], Values]
+    heavy: bool = False
 
 
 def get_algorithm(name: str) -> Algorithm:
@@ -371,6 +374,7 @@ ENTRANTS: Final = (
         "Gaussian processes on what physics says to compare, with effects of each battery",
         _battery_process,
         lambda trial: {},  # noqa: ARG005 - it searches its own values, by the evidence
+        heavy=True,
     ),
     Algorithm("xgboost", "boosting", "XGBoost as configured", boosted, _boosting_space),
     Algorithm(
