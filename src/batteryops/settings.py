@@ -327,6 +327,11 @@ class Settings(BaseSettings):
         return self.home / "packages"
 
     @property
+    def baselines(self) -> Path:
+        """Folder of the baselines of assets."""
+        return self.home / "baselines"
+
+    @property
     def predictions_url(self) -> str:
         """SQLAlchemy URL of the prediction log."""
         return self.records.predictions_url or _sqlite(self.home / "predictions.db")

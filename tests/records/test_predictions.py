@@ -64,6 +64,12 @@ def test_a_record_comes_back_as_it_was_written(log: PredictionLog) -> None:
     assert log.get("another") is None
 
 
+def test_which_baseline_corrected_an_answer_comes_back(log: PredictionLog) -> None:
+    written = record(baseline="3f2a91c0d4e5-v2")
+    log.append([written])
+    assert log.get(written.prediction_id) == written
+
+
 def test_a_time_in_another_zone_comes_back_as_the_same_instant_in_utc(log: PredictionLog) -> None:
     local = datetime(2026, 3, 1, 20, 30, tzinfo=timezone(timedelta(hours=8)))
     written = record(answered_at=local)
@@ -187,7 +193,7 @@ def test_answers_from_before_intervals_are_kept_and_say_that_nothing_is_known(
     url = f"sqlite:///{file}"
     with PredictionLog(url) as log:
         log.append([record(prediction_id="old")])
-    newer = ("capacity_low_ah", "capacity_high_ah", "status", "outside", "outside_jointly")
+    newer = ("capacity_low_ah", "capacity_high_ah", "status", "outside", "outside_jointly", "baseline")
     with closing(sqlite3.connect(file)) as connection:  # as the first migration left it
         for column in newer:
             connection.execute(f"ALTER TABLE predictions DROP COLUMN {column}")
@@ -201,5 +207,6 @@ def test_answers_from_before_intervals_are_kept_and_say_that_nothing_is_known(
         assert old is not None
         assert (old.capacity_low_ah, old.capacity_high_ah) == (None, None)
         assert (old.status, old.outside, old.outside_jointly) == ("unknown", (), False)
+        assert old.baseline is None
         log.append([record(prediction_id="new")])
         assert log.count() == 2

@@ -17,6 +17,9 @@ def predict(
     model: Annotated[
         str, typer.Option("--model", help="Package folder, version, or alias.")
     ] = "champion",
+    no_baseline: Annotated[
+        bool, typer.Option("--no-baseline", help="Leave out what assets' own measurements tell.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", help="Write the answers to this .csv or .parquet.")
     ] = None,
@@ -30,7 +33,7 @@ def predict(
 
     if out is not None:
         check_writable(out)  # before anything is answered and logged
-    answers = predict_file(file, model, settings_of(config, home))
+    answers = predict_file(file, model, settings_of(config, home), baselines=not no_baseline)
     if out is not None:
         write_feature_table(answers.table, out)
     if as_json:
@@ -41,7 +44,7 @@ def predict(
         f"{terminal.counted(answers.table.height, 'answer')} by version {answers.model_version}",
         shown.columns,
         shown.rows(),
-        spare=["prediction_id"],
+        spare=["prediction_id", "outside_jointly"],
     )
     if answers.table.height > shown.height:
         terminal.say(f"… and {answers.table.height - shown.height} more; --out writes all of them")
@@ -50,6 +53,11 @@ def predict(
         terminal.say(
             f"{outside} answers are out of domain: their features, named under `outside`, are "
             "unlike anything in training"
+        )
+    if answers.other_models:
+        terminal.say(
+            f"baselines of {', '.join(answers.other_models)} belong to other models and correct "
+            "nothing here; `batteryops baseline fit` makes them for this one"
         )
     for reason, count in answers.left_out.items():
         terminal.say(f"{terminal.counted(count, 'cycle')} left out: {reason}")

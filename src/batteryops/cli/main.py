@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from batteryops import __version__
-from batteryops.cli import answering, compression, data, fleet, model, packs, system
+from batteryops.cli import answering, baseline, compression, data, fleet, model, packs, system
 from batteryops.errors import BatteryOpsError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command(rich_help_panel="Model")(model.evaluate)
 app.command(rich_help_panel="Model")(model.validate)
 app.add_typer(packs.app, name="packs", rich_help_panel="Model")
 app.command(rich_help_panel="Model")(compression.compress)
+app.add_typer(baseline.app, name="baseline", rich_help_panel="Fleet")
 app.add_typer(fleet.app, name="fleet", rich_help_panel="Fleet")
 app.command(rich_help_panel="Registry")(model.versions)
 app.command(rich_help_panel="Registry")(model.promote)

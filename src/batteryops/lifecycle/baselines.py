@@ -1,4 +1,4 @@
-"""Measured capacities of a battery beside the model: its baseline, learned, applied and kept."""
+"""Measured capacities of tested batteries correct the model, under the protocols."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,10 +1,11 @@
 """From what a person names (a folder, a version, an alias) to a verified model package."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from batteryops.errors import PackageError
+from batteryops.errors import DataError, PackageError
 from batteryops.models.package import ModelPackage, load_package
 from batteryops.registry.mlflow_tracking import ModelRegistry
 from batteryops.settings import Settings
@@ -54,3 +55,20 @@ def load_model(named: str, settings: Settings) -> LoadedModel:
     )
     package = load_package(registry.package_of(version.version, settings.packages))
     return LoadedModel(package, str(version.version), version.status)
+
+
+def refuse_other_levels(assets: Iterable[str], package: ModelPackage, settings: Settings) -> None:
+    """Raise where an asset is a pack and the model was trained on cells, or the reverse.
+
+    Raises:
+        DataError: naming the first such asset.
+        UnknownAssetError: an asset without a profile.
+    """
+    level = package.manifest.level
+    for asset in assets:
+        profile = settings.profile_of(asset)
+        if profile.level != level:
+            raise DataError(
+                f"asset {asset!r} is a {profile.level} (profile {profile.name}); "
+                f"the model was trained on {level}s"
+            )

@@ -15,8 +15,10 @@ from batteryops.features.files import SUFFIXES, read_feature_table
 from batteryops.features.validation import check_table, problems
 from batteryops.features.views import FeatureView, feature_table, matrix
 from batteryops.files import table_columns
+from batteryops.lifecycle.asset_baselines import correct_estimates
+from batteryops.lifecycle.baseline_store import BaselineStore
 from batteryops.lifecycle.evaluation import nominal_capacities
-from batteryops.lifecycle.loading import LoadedModel, load_model
+from batteryops.lifecycle.loading import LoadedModel, load_model, refuse_other_levels
 from batteryops.lifecycle.preparation import refuse_wrong_units
 from batteryops.quality.checks import check_recording
 from batteryops.records.identifiers import new_id
@@ -34,11 +36,13 @@ class Answers:
     Args:
         table: `asset_id`, `op_index`, `status`, `capacity_ah` and `soh` (predicted; null where
             withheld), `capacity_low_ah`, `capacity_high_ah`, `outside` (features that put the row
-            outside of the training domain, by commas), `outside_jointly`, `prediction_id`.
+            outside of the training domain, by commas), `outside_jointly`, `baseline` (version of
+            the asset's own that corrected the row; null where none did), `prediction_id`.
         nominal: share of measured capacities that the intervals are made to hold.
         model_version: which version answered.
         request_id: under which all of them stand in the log.
         left_out: how many cycles cannot be answered, by reason.
+        other_models: assets with baselines of other models only, which correct nothing.
     """
 
     table: pl.DataFrame
@@ -46,6 +50,7 @@ class Answers:
     model_version: str
     request_id: str
     left_out: Mapping[str, int]
+    other_models: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON document."""
@@ -53,6 +58,7 @@ class Answers:
             "model_version": self.model_version,
             "request_id": self.request_id,
             "left_out": dict(self.left_out),
+            "baselines_of_other_models": list(self.other_models),
             "predictions": [self._told(row) for row in self.table.iter_rows(named=True)],
         }
 
@@ -65,21 +71,25 @@ class Answers:
         }
 
 
-def predict_file(file: Path, model: str, settings: Settings) -> Answers:
+def predict_file(file: Path, model: str, settings: Settings, *, baselines: bool = True) -> Answers:
     """Answer for every row of a file; each answer is in the log before this returns.
 
     Raw cycles are checked first: those whose record cannot be believed are left out, with the
     reasons, as are those without a required feature.
 
+    Where an asset has baselines of the answering package, the newest corrects the rows that follow
+    its measurements. Requests (.json) do not say where in a life they stand, and are not.
+
     Args:
         file: a feature table (.csv, .parquet), one request or a list of them (.json), or anything
             that `telemetry.read` knows.
         model: a package folder, a version number or an alias.
-        settings: where the registry and the log are.
+        settings: where the registry, the log and the baselines are.
+        baselines: correct by them.
 
     Raises:
         DataError: a file that cannot be read, a wrong unit, an asset of another level.
-        RegistryError, PackageError: the model cannot be had.
+        RegistryError, PackageError: the model cannot be had, or a baseline is damaged.
         RecordsError: the log is out of reach; then nothing is answered.
     """
     loaded = load_model(model, settings)
@@ -91,9 +101,10 @@ def predict_file(file: Path, model: str, settings: Settings) -> Answers:
     if complete.is_empty():
         told = "; ".join(f"{count}: {reason}" for reason, count in reasons.items())
         raise DataError(f"{file}: no cycle can be answered ({told or 'it holds none'})")
-    _refuse_other_levels(complete, loaded, settings)
+    refuse_other_levels(complete["asset_id"].unique(maintain_order=True), loaded.package, settings)
     check_table(view, complete)
-    return _answer(complete, loaded, settings, reasons)
+    store = BaselineStore(settings.baselines) if baselines and file.suffix != ".json" else None
+    return _answer(complete, loaded, settings, reasons, store)
 
 
 def _features_of(
@@ -153,19 +164,12 @@ def _faults(row: dict[str, Any], view: FeatureView) -> list[str]:
     return found + problems(view, {name: row[name] for name in view.names if name in row})
 
 
-def _refuse_other_levels(table: pl.DataFrame, loaded: LoadedModel, settings: Settings) -> None:
-    level = loaded.package.manifest.level
-    for asset in table["asset_id"].unique(maintain_order=True):
-        profile = settings.profile_of(asset)
-        if profile.level != level:
-            raise DataError(
-                f"asset {asset!r} is a {profile.level} (profile {profile.name}); "
-                f"the model was trained on {level}s"
-            )
-
-
 def _answer(
-    table: pl.DataFrame, loaded: LoadedModel, settings: Settings, left_out: Mapping[str, int]
+    table: pl.DataFrame,
+    loaded: LoadedModel,
+    settings: Settings,
+    left_out: Mapping[str, int],
+    store: BaselineStore | None,
 ) -> Answers:
     package = loaded.package
     names = package.view.names
@@ -175,6 +179,15 @@ def _answer(
     estimates = package.estimate_batch(
         matrix(package.view, table), (ranges[asset] for asset in table["asset_id"])
     )
+    versions: list[str | None] = [None] * len(estimates)
+    other_models: tuple[str, ...] = ()
+    if store is not None:
+        other_models = tuple(
+            asset
+            for asset in nominal
+            if store.versions(asset) and not store.versions(asset, package.fingerprint)
+        )
+        estimates, versions = correct_estimates(table, estimates, ranges, package, store)
     latency_ms = 1000.0 * (time.perf_counter() - started)
     answered_at, request_id = datetime.now(UTC), new_id()
     records = [
@@ -196,8 +209,11 @@ def _answer(
             status="ok" if estimate.position.inside else "out_of_domain",
             outside=estimate.position.features,
             outside_jointly=estimate.position.joint,
+            baseline=version,
         )
-        for row, estimate in zip(table.iter_rows(named=True), estimates, strict=True)
+        for row, estimate, version in zip(
+            table.iter_rows(named=True), estimates, versions, strict=True
+        )
     ]
     with PredictionLog(settings.predictions_url) as log:
         log.append(records)
@@ -211,6 +227,9 @@ def _answer(
         pl.Series("capacity_high_ah", [record.capacity_high_ah for record in records], pl.Float64),
         pl.Series("outside", [",".join(record.outside) for record in records], pl.String),
         pl.Series("outside_jointly", [record.outside_jointly for record in records], pl.Boolean),
+        pl.Series("baseline", versions, pl.String),
         pl.Series("prediction_id", [record.prediction_id for record in records], pl.String),
     )
-    return Answers(answers, package.intervals.nominal, loaded.version, request_id, left_out)
+    return Answers(
+        answers, package.intervals.nominal, loaded.version, request_id, left_out, other_models
+    )

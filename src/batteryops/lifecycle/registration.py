@@ -15,6 +15,7 @@ from batteryops.evaluation.diagnostics import diagnostics_png
 from batteryops.evaluation.protocols import CLOCK
 from batteryops.features.files import read_feature_table
 from batteryops.features.views import get_view, matrix
+from batteryops.lifecycle.asset_baselines import RESIDUALS
 from batteryops.lifecycle.evaluation import algorithm_for
 from batteryops.lifecycle.loading import open_registry
 from batteryops.lifecycle.preparation import Prepared, prepare, prepare_table
@@ -191,6 +192,8 @@ def _write(trained: Trained, settings: Settings, folder: Path) -> ModelPackage:
         provenance=provenance(prepared, settings) | {"algorithm": str(trained.algorithm)},
     )
     tournament = {"tournament": trained.tournament.to_json()} if trained.tournament else {}
+    residuals = trained.uncertainty.residuals
+    learned = {RESIDUALS: residuals.to_json()} if residuals else {}
     search = {"search": trained.found.to_json()} if trained.found else {}
     return write_package(
         folder,
@@ -213,6 +216,7 @@ def _write(trained: Trained, settings: Settings, folder: Path) -> ModelPackage:
             | {"training": dict(trained.facts)},
             "quality": prepared.report.to_json(),
             "leakage": trained.leakage.to_json(),
+            **learned,
             **tournament,
             **search,
         },

@@ -78,7 +78,7 @@ class Trained:
         facts: time of the fit, parity of the twin, and how many predictions lie out of range: of
             the model on its own rows, and of the protocols' models on the rows they tested.
         leakage: what the leakage checks found.
-        uncertainty: prediction intervals and training domain.
+        uncertainty: prediction intervals, training domain, residuals of unseen assets.
         verdict: what the gates said.
         found: what a search on all rows found; None where there was none.
         tournament: None where there was none.
@@ -177,6 +177,7 @@ def train(
             view.names,
             folds=made.settings.evaluation.calibration_folds,
             workers=max(1, int(training.parameters.get("n_jobs", 1))),
+            op_index=table["op_index"].to_numpy(),
         )
     progress.step("convert to ONNX and compare")
     onnx = to_onnx_any(model, len(view.names))

@@ -14,7 +14,6 @@ It works beside any model, and needs no training for a new asset.
 
 import json
 import math
-import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -127,6 +126,10 @@ class AssetBaseline:
                 f"baseline of {self.asset_id}: a capacity is not a finite number; expected Ah"
             )
 
+    def cycles(self) -> list[tuple[int, float, float]]:
+        """Position, measured and predicted capacity in Ah of each measurement."""
+        return list(zip(self.op_index, self.measured_ah, self.predicted_ah, strict=True))
+
     def corrected(
         self, process: ResidualProcess, op_index: ArrayLike, predicted_ah: ArrayLike
     ) -> tuple[Floats, Floats]:
@@ -173,28 +176,18 @@ class AssetBaseline:
             variance[rows] -= (across[rows, :count].T * believed).sum(axis=0)
         return predicted + correction, np.sqrt(np.maximum(variance, process.noise_ah**2))
 
-    def save(self, path: Path) -> None:
-        """Write it as JSON: whole or not at all.
+    @property
+    def mean_offset_ah(self) -> float:
+        """By how much the measurements lie above the model's predictions, on average, Ah."""
+        return float(np.mean(np.array(self.measured_ah) - np.array(self.predicted_ah)))
 
-        Raises:
-            PackageError: when the file cannot be written.
-        """
-        document = {"format_version": FORMAT_VERSION, **asdict(self)}
-        draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-            draft.replace(path)
-        except OSError as error:
-            if draft.is_file():
-                draft.unlink()
-            raise PackageError(
-                f"{path} cannot be written ({error.strerror}); name a folder that can"
-            ) from error
+    def to_text(self) -> str:
+        """The artifact: one JSON document, the same text for the same content."""
+        return json.dumps({"format_version": FORMAT_VERSION, **asdict(self)}, indent=2) + "\n"
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """What `save` wrote.
+        """Read a file that holds what `to_text` gave.
 
         Raises:
             PackageError: when it cannot be read or is no baseline of this format.
@@ -205,7 +198,7 @@ class AssetBaseline:
             raise PackageError(
                 f"baseline {path} cannot be read ({error.strerror}); make it first"
             ) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise PackageError(f"baseline {path} is no JSON ({error}); make it again") from error
         if not isinstance(document, dict) or document.get("format_version") != FORMAT_VERSION:
             raise PackageError(f"baseline {path} is not of format {FORMAT_VERSION}; make it again")
@@ -217,7 +210,7 @@ class AssetBaseline:
                 measured_ah=tuple(float(each) for each in document["measured_ah"]),
                 predicted_ah=tuple(float(each) for each in document["predicted_ah"]),
             )
-        except (KeyError, TypeError, ValueError, DataError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, DataError) as error:
             raise PackageError(
                 f"baseline {path} makes no sense ({error}); make it again"
             ) from error

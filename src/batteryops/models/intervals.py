@@ -86,7 +86,11 @@ class Intervals:
         return self.score_ah * (1.0 + distance / self.mean_distance)
 
     def around(
-        self, capacity_ah: float, distance: float, range_ah: tuple[float, float]
+        self,
+        capacity_ah: float,
+        distance: float,
+        range_ah: tuple[float, float],
+        at_most_ah: float = math.inf,
     ) -> tuple[float, float]:
         """The interval in Ah around a prediction, inside the range that is possible at all.
 
@@ -94,8 +98,9 @@ class Intervals:
             capacity_ah: predicted.
             distance: of the row to training, from `Domain.look`.
             range_ah: least and largest capacity that the asset can have.
+            at_most_ah: half the width, where more is known than was calibrated, Ah.
         """
-        half = self.half_width_ah(distance)
+        half = min(self.half_width_ah(distance), at_most_ah)
         least, largest = range_ah
         low, high = capacity_ah - half, capacity_ah + half
         return min(max(low, least), largest), max(min(high, largest), least)

@@ -18,6 +18,7 @@ DATA_INGESTED: Final = "data_ingested"
 GATE_VERDICT: Final = "gate_verdict"
 MODEL_REGISTERED: Final = "model_registered"
 MODEL_PROMOTED: Final = "model_promoted"
+BASELINE_FITTED: Final = "baseline_fitted"
 
 GENESIS: Final = "0" * 64
 """What the first entry names as the hash before it."""

@@ -53,6 +53,7 @@ PREDICTIONS: Final = sa.Table(
     sa.Column("status", sa.String(16), nullable=False, server_default="unknown"),
     sa.Column("outside", sa.JSON(), nullable=False, server_default="[]"),
     sa.Column("outside_jointly", sa.Boolean(), nullable=False, server_default=sa.false()),
+    sa.Column("baseline", sa.String(64), nullable=True),
     sa.Index("predictions_by_vehicle", "vehicle_id", "prediction_id"),
     sqlite_with_rowid=False,
 )
@@ -83,6 +84,8 @@ class PredictionRecord:
             `unknown` in records from before it was looked at.
         outside: features that put the input outside of the training domain, in the view's order.
         outside_jointly: whether the features together are unlike any in training.
+        baseline: version of the asset's own baseline that corrected capacity, SoH and interval;
+            None where the model alone answered.
 
     Raises:
         RecordsError: for a time without a zone, a number that is not finite, an interval that is
@@ -106,6 +109,7 @@ class PredictionRecord:
     status: Status
     outside: tuple[str, ...] = ()
     outside_jointly: bool = False
+    baseline: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse here what the database would store as something else."""
