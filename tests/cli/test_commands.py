@@ -817,3 +817,27 @@ def test_train_refuses_what_contradicts_itself_or_does_not_exist(run: Run) -> No
     assert unknown.code == 1
     assert "there is no algorithm 'oracle'; expected one of ridge" in unknown.err
     assert run("train", "--search", -1).code == 2
+
+
+def test_a_view_without_a_clock_trains_and_answers_with_intervals_and_status(
+    run: Run, home: Path, fleet_file: Path, tmp_path: Path
+) -> None:
+    del home
+    features = tmp_path / "features.csv"
+    run("features", "--view", "partial_window", "--source", fleet_file, "--out", features)
+    told = run("evaluate", "--features", features, "--view", "partial_window", "--json").json
+    for result in told.values():  # unseen_schedules among them: the table holds the clock
+        assert 0.0 <= result["interval_coverage"] <= 1.0
+        assert result["interval_width_ah"] > 0.0
+        assert 0.0 <= result["in_domain_share"] <= 1.0
+
+    version = run("train", "--view", "partial_window", "--source", "lake", "--json").json["version"]
+    answered = run("predict", fleet_file, "--model", version, "--json").json
+    assert len(answered["predictions"]) == 150
+    for answer in answered["predictions"]:
+        interval, inside = answer["interval"], answer["status"] == "ok"
+        assert interval["nominal"] == 0.9
+        assert (answer["soh"] is None) == (not inside)
+        assert inside == (not answer["domain"]["features"] and not answer["domain"]["joint"])
+        if inside:
+            assert interval["low_ah"] <= answer["capacity_ah"] <= interval["high_ah"]

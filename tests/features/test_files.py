@@ -54,6 +54,25 @@ def test_what_is_written_is_read_back_unchanged(tmp_path: Path) -> None:
     assert [path.name for path in file.parent.iterdir()] == ["table.parquet"]
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_column_of_nothing_is_a_column_of_missing_numbers(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"table{suffix}"
+    empty = pl.lit(None, pl.Float64)
+    write_feature_table(_published().with_columns(voltage_V_mean=empty), file)
+    table = read_feature_table(file, FEATURES, labelled=True)
+    assert table["voltage_V_mean"].to_list() == [None, None]
+    assert table.schema["voltage_V_mean"] == pl.Float64
+
+
+def test_further_columns_are_read_where_the_file_has_them(tmp_path: Path) -> None:
+    file = tmp_path / "table.csv"
+    write_feature_table(_published(), file)
+    one = read_feature_table(
+        file, ["voltage_V_mean"], labelled=True, further=("discharge_time_s", "absent")
+    )
+    assert one.columns[-2:] == ["capacity_ah", "discharge_time_s"]
+
+
 def test_rows_are_counted_per_asset_where_the_file_has_no_cycle(tmp_path: Path) -> None:
     file = tmp_path / "table.csv"
     file.write_text(

@@ -84,6 +84,7 @@ def train(
         Path | None,
         typer.Option("--features", help="Train on a feature table instead of cycles."),
     ] = None,
+    view: View = None,
     algorithm: Annotated[
         str | None,
         typer.Option(
@@ -128,6 +129,9 @@ def train(
             "configuration, or give --algorithm alone"
         )
     settings = settings_of(config, home)
+    if view is not None:
+        training = settings.training.model_copy(update={"view": view})
+        settings = settings.model_copy(update={"training": training})
     with terminal.steps(quiet=as_json) as progress:
         registered = train_and_register(
             settings,

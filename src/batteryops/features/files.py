@@ -63,6 +63,8 @@ def read_feature_table(
     extra = [name for name in further if name in table.columns and name not in features]
     types = {name: pl.Float64() for name in (*features, LABEL, *extra)} | {"op_index": pl.Int32()}
     for name, dtype in types.items():
+        if name != "op_index" and table[name].is_null().all():  # in a CSV: without type
+            table = table.with_columns(pl.lit(None, dtype).alias(name))
         if not (table.schema[name].is_numeric() or table.schema[name] == pl.Null):
             raise DataError(f"{path}: column {name} is {table.schema[name]}, expected numbers")
         if name == "op_index":
