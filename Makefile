@@ -54,7 +54,7 @@ bench: $(READY) ## measure what the README claims, side by side
 	$(BIN)/python benchmarks/run.py
 
 results: $(READY) ## regenerate docs/RESULTS.md and README's table
-	$(BIN)/python benchmarks/results.py
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.results
 
 docs: $(READY) ## regenerate the generated pages
 	$(BIN)/python -m batteryops.features.reference docs/FEATURES.md
