@@ -14,7 +14,9 @@ import pytest
 import yaml
 
 from batteryops.cli.main import main
+from batteryops.cli.model import show_search
 from batteryops.features import views
+from batteryops.models.search import Found
 from batteryops.records.ledger import Ledger
 from batteryops.records.predictions import PredictionLog
 from batteryops.settings import load_settings
@@ -779,13 +781,12 @@ def _tournament(quick_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.usefixtures("home", "_tournament")
 def test_train_runs_a_tournament_shows_it_and_registers_the_winner(run: Run) -> None:
-    told = run("train", "--tournament", "--search", 1)
+    told = run("train", "--tournament")
 
     assert told.code == 0, told.err
     assert "tournament under unseen_assets" in told.out
-    for entrant in ("ridge", "xgboost", "xgboost_searched", "stack"):
+    for entrant in ("ridge", "xgboost", "stack"):
         assert entrant in told.out
-    assert "search on groups held out of all rows: " in told.err
     assert "the stack on all rows: " in told.err
     assert "is registered as ev-soh-predictor version 2" in told.err
 
@@ -841,3 +842,17 @@ def test_a_view_without_a_clock_trains_and_answers_with_intervals_and_status(
         assert inside == (not answer["domain"]["features"] and not answer["domain"]["joint"])
         if inside:
             assert interval["low_ah"] <= answer["capacity_ah"] <= interval["high_ah"]
+
+
+def test_a_search_is_told_in_one_line_with_what_it_found(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show_search(Found({"alpha": 0.25, "max_depth": 4}, 0.1, 0.2, trials=1, pruned=3))
+    show_search(Found({}, 0.2, 0.2, trials=2, pruned=0))
+
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == (
+        "search on groups held out of all rows: 1 trial and 3 given up early, MAE 0.1 Ah, 0.2 Ah "
+        "with the defaults; alpha 0.25, max_depth 4"
+    )
+    assert second.endswith("0.2 Ah with the defaults; the defaults stay")
