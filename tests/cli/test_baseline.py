@@ -56,7 +56,9 @@ def test_a_baseline_is_fitted_listed_shown_and_used(run: Run, fleet_file: Path) 
     shown = json.loads(run("baseline", "show", "EV-0001", "--json")[1])
     offsets = [one["measured_ah"] - one["predicted_ah"] for one in shown["cycles"]]
     assert shown["mean_offset_ah"] == pytest.approx(sum(offsets) / 5)
-    assert "measured Ah" in run("baseline", "show", "EV-0001", "--version", fitted["version"])[1]
+    assert (
+        "its measurements" in run("baseline", "show", "EV-0001", "--version", fitted["version"])[1]
+    )
 
     answers = json.loads(run("predict", fleet_file, "--model", 1, "--json")[1])["predictions"]
     assert {one["baseline"] for one in answers} == {None, fitted["version"]}

@@ -201,7 +201,9 @@ def fit_baselines(  # noqa: PLR0913 - all by name: what is read, of what, which 
         what = source or default_source(settings)
         recording = open_source(what, settings, kinds=view.kinds)
         cycles = _only(recording.cycles, assets, what)
-        samples = recording.samples.filter(pl.col("asset_id").is_in(cycles["asset_id"].unique()))
+        samples = recording.samples.filter(
+            pl.col("asset_id").is_in(cycles["asset_id"].unique().to_list())
+        )
         recording = Recording(samples, cycles, what)
         raw = check_recording(recording, settings.profile_of, settings.quality)
         refuse_wrong_units(raw, what)
