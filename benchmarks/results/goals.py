@@ -31,9 +31,6 @@ LEAK_FREE: Final = "partial_window"
 FIRST: Final = 10
 """Capacity measurements at the start of a life that a baseline may have."""
 
-RESIDUAL_FOLDS: Final = 12
-"""In so many folds of groups training rows are held out, to learn how residuals behave."""
-
 ALONE: Final[Group] = ("B0018",)
 TOGETHER: Final[Group] = ("B0005", "B0006", "B0007")
 
@@ -124,7 +121,7 @@ def with_labels(
         prepared: rows that may train.
         result: of `unseen_assets`, whose predictions are corrected.
         assets: one group.
-        settings: groups, seed.
+        settings: groups, seed, folds.
         progress: told what is being done.
     """
     progress.step(f"{', '.join(assets)}: how residuals behave, learned on the others")
@@ -138,7 +135,7 @@ def with_labels(
         matrix(prepared.view, training),
         labels,
         owners,
-        folds=RESIDUAL_FOLDS,
+        folds=settings.tournament.inner_folds,  # as `evaluate --known-labels` does
         workers=workers(settings),
     )
     process = fit_residual_process(labels - held_out, training["op_index"].to_numpy(), names)
@@ -261,8 +258,8 @@ def goals_section(
         "All 27 cells is one goal for `discharge_summary` or `discharge_physics`: one of the two "
         "is enough. Floors are as stated with the goals.",
         command="`batteryops evaluate --source nasa --view VIEW --algorithm battery_process "
-        "--protocol unseen_assets --json`; for packs `batteryops packs evaluate FOLDER`; what is "
-        "corrected by measurements: `make results`.",
+        "--protocol unseen_assets --json`; for packs `batteryops packs evaluate FOLDER`; "
+        "corrected by measurements: `--known-labels 10` or `all`, which tests the first ten cycles as well.",
     )
     lines += table(
         ("on", "by", "floor", "goal", "found", "verdict"),
@@ -309,7 +306,7 @@ def goals_section(
         "",
         (
             "How far measurements are to be believed at later cycles is learned on the other "
-            f"cells alone, each predicted without its group ({RESIDUAL_FOLDS} folds): standard "
+            "cells alone, each predicted without its group, as `--known-labels` does: standard "
             f"deviations {told}."
         ),
     ]

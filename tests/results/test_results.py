@@ -171,7 +171,7 @@ def test_intervals_and_leakage_of_a_view_stand_on_the_page(
     intervals = further.measure_intervals(prepared, settings, Silent())
     leakage = further.measure_leakage(prepared, settings, Silent())
 
-    assert {protocol for _, protocol in intervals} == set(further.UNSEEN)
+    assert {protocol for _, protocol in intervals} == set(further.INTERVAL_FOLDS)
     coverage = intervals[view.name, "unseen_assets"].coverage
     assert coverage is not None
     assert f"{coverage.interval_coverage:.1%}" in "\n".join(further.intervals_section(intervals))
