@@ -81,7 +81,7 @@ def sections(
     lines += goals.goals_section(found, labelled, packs)
     lines += remarks()
     lines += further.intervals_section(
-        further.measure_intervals(found.prepared, settings, progress)
+        further.measure_intervals(found.prepared, settings, progress), settings
     )
     lines += further.leakage_section(further.measure_leakage(found.prepared, settings, progress))
     lines += further.tournament_section(
@@ -113,7 +113,10 @@ def head(found: accuracy.Accuracy, settings: Settings) -> list[str]:
             f"{first.table.height} discharges train, {first.set_aside.height} set aside by the "
             "quality checks"
         ),
-        f"- xgboost: XGBoost {version('xgboost-cpu')}, {parameters}, seed {settings.training.seed}",
+        (
+            f"- `xgboost`: XGBoost {version('xgboost-cpu')}, {parameters}, seed "
+            f"{settings.training.seed}"
+        ),
         (
             f"- made {datetime.now(UTC):%Y-%m-%d} with Python {platform.python_version()}, Polars "
             f"{version('polars')}, scikit-learn {version('scikit-learn')}"

@@ -259,7 +259,8 @@ def goals_section(
         "is enough. Floors are as stated with the goals.",
         command="`batteryops evaluate --source nasa --view VIEW --algorithm battery_process "
         "--protocol unseen_assets --json`; for packs `batteryops packs evaluate FOLDER`; "
-        "corrected by measurements: `--known-labels 10` or `all`, which tests the first ten cycles as well.",
+        "corrected by measurements: `--known-labels 10`, or `all`, which tests the "
+        "first ten cycles as well.",
     )
     lines += table(
         ("on", "by", "floor", "goal", "found", "verdict"),

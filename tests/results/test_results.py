@@ -174,7 +174,8 @@ def test_intervals_and_leakage_of_a_view_stand_on_the_page(
     assert {protocol for _, protocol in intervals} == set(further.INTERVAL_FOLDS)
     coverage = intervals[view.name, "unseen_assets"].coverage
     assert coverage is not None
-    assert f"{coverage.interval_coverage:.1%}" in "\n".join(further.intervals_section(intervals))
+    page = "\n".join(further.intervals_section(intervals, settings))
+    assert f"| xgboost | {coverage.interval_coverage:.1%} |" in page
     [found] = leakage
     page = "\n".join(further.leakage_section(leakage))
     assert all(f"- {finding.message}" in page for finding in found.report.findings)
