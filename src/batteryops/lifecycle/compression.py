@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from batteryops.errors import DataError
 from batteryops.evaluation.metrics import Interval, Predictions, intervals
+from batteryops.evaluation.owners import Owners
 from batteryops.evaluation.protocol_run import Fit, ProtocolResult, evaluate_protocol
 from batteryops.evaluation.protocols import PROTOCOLS
 from batteryops.features.files import read_feature_table
@@ -373,9 +374,9 @@ class _Answers:
         """For `evaluate_protocol`, which asks every fold once for each variant."""
 
         def fit_variant(
-            features: Matrix, labels: Floats, groups: NDArray[np.object_]
+            features: Matrix, labels: Floats, owners: Owners
         ) -> Callable[[Matrix], Floats]:
-            del groups  # nothing is held out within a fit
+            del owners  # nothing is held out within a fit
             return lambda asked: self._answer(features, labels, asked)[variant]
 
         return fit_variant

@@ -183,6 +183,13 @@ def fewer_folds(settings: Settings, *, calibration: bool) -> Settings:
     return settings.model_copy(update={"evaluation": given.model_copy(update=fewer)})
 
 
+def fewer_calibrating(settings: Settings) -> Settings:
+    """The same settings with as many folds for intervals as a tournament has, where more."""
+    given = settings.evaluation
+    fewer = {"calibration_folds": min(given.calibration_folds, settings.tournament.folds)}
+    return settings.model_copy(update={"evaluation": given.model_copy(update=fewer)})
+
+
 def search_budget(settings: Settings, seconds: float) -> Budget:
     """The budget of one search, of so many seconds for all that a training can need.
 
