@@ -99,8 +99,9 @@ def main_table(found: Accuracy) -> list[str]:
         "retraces that sum. `partial_window` is leak-free: windows of charges and the first "
         "minutes of discharges, as a vehicle records them. `docs/FEATURES.md` says for each "
         "feature how it holds the label, or why it does not.",
-        "`xgboost` has the configured parameters. `battery_process` is the model for batteries never "
-        "seen: Gaussian processes on what physics says to compare, with effects of each battery.",
+        "`xgboost` has the configured parameters. `battery_process` is the model for batteries "
+        "never seen: Gaussian processes on what physics says to compare, with effects of each "
+        "battery.",
         command="`batteryops evaluate --source nasa --view VIEW --algorithm MODEL`.",
     )
     for view, one in found.prepared.items():
