@@ -260,4 +260,4 @@ def readme_table(found: Accuracy) -> str:
 
 
 def _short(found: Metrics) -> str:
-    return f"{number(found.mae_ah)} (R² {found.r2:.2f})"
+    return f"{number(found.mae_ah)} (R² {found.r2:.3f})"
