@@ -184,7 +184,7 @@ def fewer_folds(settings: Settings, *, calibration: bool) -> Settings:
 
 
 def fewer_calibrating(settings: Settings) -> Settings:
-    """The same settings with as many folds for intervals as a tournament's inner ones, where more."""
+    """The same settings with as many folds for intervals as a tournament has inner ones."""
     given = settings.evaluation
     fewer = {"calibration_folds": min(given.calibration_folds, settings.tournament.inner_folds)}
     return settings.model_copy(update={"evaluation": given.model_copy(update=fewer)})
