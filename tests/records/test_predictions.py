@@ -193,7 +193,14 @@ def test_answers_from_before_intervals_are_kept_and_say_that_nothing_is_known(
     url = f"sqlite:///{file}"
     with PredictionLog(url) as log:
         log.append([record(prediction_id="old")])
-    newer = ("capacity_low_ah", "capacity_high_ah", "status", "outside", "outside_jointly", "baseline")
+    newer = (
+        "capacity_low_ah",
+        "capacity_high_ah",
+        "status",
+        "outside",
+        "outside_jointly",
+        "baseline",
+    )
     with closing(sqlite3.connect(file)) as connection:  # as the first migration left it
         for column in newer:
             connection.execute(f"ALTER TABLE predictions DROP COLUMN {column}")
