@@ -34,6 +34,11 @@ STACK: Final = "stack"
 """The name of a combination of algorithms."""
 
 
+IN_TRAINING: Final = 2
+"""Folds of groups that calibrate intervals in each fold of a protocol while a model is trained: two
+more fits for each. The package's own intervals, and those of `evaluate`, take all folds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """How to fit, once everything is decided.
@@ -184,9 +189,9 @@ def fewer_folds(settings: Settings, *, calibration: bool) -> Settings:
 
 
 def fewer_calibrating(settings: Settings) -> Settings:
-    """The same settings with as many folds for intervals as a tournament has inner ones."""
+    """The same settings with `IN_TRAINING` folds for intervals, where there are more."""
     given = settings.evaluation
-    fewer = {"calibration_folds": min(given.calibration_folds, settings.tournament.inner_folds)}
+    fewer = {"calibration_folds": min(given.calibration_folds, IN_TRAINING)}
     return settings.model_copy(update={"evaluation": given.model_copy(update=fewer)})
 
 
