@@ -61,7 +61,7 @@ docs: $(READY) ## regenerate the generated pages
 
 lock: ## resolve the dependencies anew (needs uv)
 	uv lock --upgrade
-	uv export --quiet --frozen --group dev --no-emit-project --no-emit-index-url --no-annotate --no-header --output-file requirements.lock
+	uv export --quiet --frozen --group dev --no-emit-project --no-annotate --no-header --output-file requirements.lock
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) .batteryops .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov

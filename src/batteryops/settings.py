@@ -385,7 +385,7 @@ def find_config() -> Path:
     )
 
 
-def load_settings(config: Path | None = None, **flags: Any) -> Settings:  # noqa: ANN401
+def load_settings(config: Path | None = None, **flags: Any) -> Settings:  # noqa: ANN401 - of any setting's type
     """Read the configuration once.
 
     Args:

@@ -13,8 +13,8 @@ import polars as pl
 import pytest
 import yaml
 
+from batteryops.cli.findings import show_search
 from batteryops.cli.main import main
-from batteryops.cli.model import show_search
 from batteryops.features import views
 from batteryops.models.search import Found
 from batteryops.records.ledger import Ledger
@@ -190,6 +190,7 @@ def test_evaluate_says_what_gives_the_label_away(run: Run, fleet_file: Path) -> 
     assert "makes no claim" in shown.out
     assert "current_A_mean, discharge_time_s" in shown.out
     assert "closest that is no finding" in shown.err
+    assert "[/]" not in shown.out + shown.err  # colour is no text
 
 
 def test_evaluate_with_all_protocols_puts_leakage_beside_them(run: Run, fleet_file: Path) -> None:

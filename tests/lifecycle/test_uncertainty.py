@@ -11,6 +11,7 @@ from batteryops.evaluation.owners import Owners
 from batteryops.evaluation.protocol_run import Predict, evaluate_protocol
 from batteryops.evaluation.protocols import CLOCK
 from batteryops.features.views import feature_table, get_view
+from batteryops.lifecycle.decisions import fewer_calibrating
 from batteryops.lifecycle.preparation import with_clock
 from batteryops.lifecycle.sources import open_source
 from batteryops.lifecycle.uncertainty import (
@@ -160,3 +161,10 @@ def test_assets_on_one_clock_are_one_group_whatever_the_view_s_features_are(
     together = table.with_columns(pl.lit(1.0).alias(CLOCK))
     assert len(set(package_owners(together, settings).groups)) == 1
     assert len(set(package_owners(bare, settings).groups)) == bare["asset_id"].n_unique()
+
+
+def test_training_calibrates_in_two_folds_and_changes_nothing_else(settings: Settings) -> None:
+    fewer = fewer_calibrating(settings)
+    assert fewer.evaluation.calibration_folds == 2
+    assert fewer.evaluation.max_folds == settings.evaluation.max_folds
+    assert settings.evaluation.calibration_folds > 2

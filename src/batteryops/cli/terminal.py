@@ -1,6 +1,7 @@
 """What a person sees: tables and progress with colour, errors in one line, JSON for machines."""
 
 import json
+import math
 import os
 import sys
 import textwrap
@@ -36,7 +37,7 @@ def print_json(document: object) -> None:
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON document
     if isinstance(value, float):
-        return value if value == value and abs(value) != float("inf") else None  # noqa: PLR0124
+        return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -135,7 +136,7 @@ def _cell(value: object) -> "Text":
     if isinstance(value, Text):
         return value
     if isinstance(value, float):
-        return Text("-" if value != value else f"{value:.4g}")  # noqa: PLR0124 - NaN is not itself
+        return Text("-" if math.isnan(value) else f"{value:.4g}")
     return Text(str(value))
 
 

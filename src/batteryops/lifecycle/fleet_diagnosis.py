@@ -50,6 +50,9 @@ from batteryops.settings import Settings
 PUBLISHED_TABLE: Final = "nasa_feature_matrix.csv"
 """The source system's own table of NASA features, under `source_system` of the data."""
 
+LAST_BITS_C: Final = 1e-6
+"""How far a mean of equal temperatures may be from them."""
+
 LAB_NOMINAL_AH: Final = 2.0
 """Of the NASA cells; turns the model's answer to a share, which changes no correlation."""
 
@@ -238,7 +241,7 @@ def _drivers(
 
 def _rise(trips: pl.DataFrame) -> Rise:
     # a mean of equal numbers may differ from them in its last bits
-    constant = (pl.col("temperature_max_c") - pl.col("temperature_c")).abs() < 1e-6  # noqa: PLR2004
+    constant = (pl.col("temperature_max_c") - pl.col("temperature_c")).abs() < LAST_BITS_C
     found = trips.select(
         constant=constant.mean(),
         with_rise=(constant & (pl.col("rise_k") > 0)).mean(),

@@ -59,9 +59,9 @@ def to_onnx(booster: xgb.Booster, n_features: int) -> bytes:
             log link): the converter takes several of them for a plain sum of trees without a word.
     """
     # only training converts, and these bring 0.4 s of imports that serving does without
-    from onnx import helper  # noqa: PLC0415
-    from onnxmltools.convert.common.data_types import FloatTensorType  # noqa: PLC0415
-    from onnxmltools.convert.xgboost.convert import convert  # noqa: PLC0415
+    from onnx import helper  # noqa: PLC0415 - as said above
+    from onnxmltools.convert.common.data_types import FloatTensorType  # noqa: PLC0415 - likewise
+    from onnxmltools.convert.xgboost.convert import convert  # noqa: PLC0415 - likewise
 
     if booster.num_features() != n_features:
         raise DataError(

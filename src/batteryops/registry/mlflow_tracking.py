@@ -368,7 +368,7 @@ class ModelRegistry:
                 return None
             return self._read(found, self._aliases())
 
-    def _read(self, found: Any, aliases: Mapping[str, int]) -> ModelVersion:  # noqa: ANN401
+    def _read(self, found: Any, aliases: Mapping[str, int]) -> ModelVersion:  # noqa: ANN401 - MLflow's, untyped
         number = int(found.version)
         held = tuple(sorted(alias for alias, holder in aliases.items() if holder == number))
         tags = dict(found.tags)
