@@ -1,0 +1,186 @@
+"""The sections of the configuration: which keys each has, and what each key may be."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+WORD_PARAMETERS: Final = frozenset({"tree_method", "grow_policy", "device"})
+"""Training parameters that are words; all others are numbers."""
+
+_LIMIT: Final = re.compile(
+    r"(<=?|>=?)\s*(?!(nan|inf|infinity)$)"  # those are no numbers to pass, nor baselines
+    r"([-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?|[a-z]+(_[a-z]+)*)"
+)
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Range = tuple[float, float]
+
+
+def _increasing(value: Range) -> Range:
+    low, high = value
+    if not low <= high:  # also where one of them is NaN
+        raise ValueError(f"a range is given as [low, high]; {low} is not at most {high}")
+    return value
+
+
+OrderedRange = Annotated[Range, AfterValidator(_increasing)]
+
+
+class _Section(BaseModel):
+    """A part of the configuration: frozen, and a misspelt key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ProfileSettings(_Section):
+    """One entry of `profiles`; `batteryops.schema.Profile` says what each field means."""
+
+    level: Literal["cell", "pack"]
+    chemistry: str
+    nominal_capacity_ah: Annotated[float, Field(gt=0)] | None
+    cells_in_series: Annotated[int, Field(ge=1)] | None
+    voltage_mean_v: OrderedRange
+    current_mean_a: OrderedRange
+    temperature_mean_c: OrderedRange
+    voltage_sample_v: OrderedRange
+    cutoff_v: Annotated[float, Field(gt=0)]
+    capacity_range_share: OrderedRange
+    min_capacity_share: Share
+
+
+class QualitySettings(_Section):
+    """Limits of the data-quality checks."""
+
+    max_missing_share: Share
+    outlier_sigma: Annotated[float, Field(gt=0)]
+    max_outlier_share: Share
+    max_duplicate_share: Share
+    max_quarantined_share: Share
+    min_samples: Annotated[int, Field(ge=1)]
+    sentinels: tuple[float, ...]
+
+
+class GateSettings(_Section):
+    """A threshold under a named protocol; `limit` is an operator and a number or a baseline."""
+
+    name: str
+    protocol: str
+    metric: str
+    limit: str
+
+    @field_validator("limit")
+    @classmethod
+    def _is_a_limit(cls, limit: str) -> str:
+        if not _LIMIT.fullmatch(limit):
+            raise ValueError(
+                "expected <, <=, > or >= and a number or the name of a baseline, as in '< 0.02'"
+            )
+        return limit
+
+
+class TrainingSettings(_Section):
+    """What is fitted, how, and what it must pass."""
+
+    view: str
+    algorithms: Mapping[str, str]
+    seed: int
+    parameters: Mapping[str, float | int | str]
+    gates: tuple[GateSettings, ...]
+
+    @field_validator("parameters")
+    @classmethod
+    def _numbers_are_numbers(
+        cls, parameters: Mapping[str, float | int | str]
+    ) -> Mapping[str, float | int | str]:
+        """Numbers may come as text, as they do from the environment; ranges are checked later."""
+        for name, value in parameters.items():
+            if name not in WORD_PARAMETERS:
+                try:
+                    float(value)
+                except ValueError:
+                    raise ValueError(f"{name} is {value!r}, expected a number") from None
+        return parameters
+
+    @field_validator("gates")
+    @classmethod
+    def _gates_have_names_of_their_own(
+        cls, gates: tuple[GateSettings, ...]
+    ) -> tuple[GateSettings, ...]:
+        for name, times in Counter(gate.name for gate in gates).items():
+            if times > 1:
+                raise ValueError(f"{times} gates are named {name!r}; each needs its own name")
+        return gates
+
+
+class EvaluationSettings(_Section):
+    """How data is split, and how uncertainty is estimated."""
+
+    test_share: Annotated[float, Field(gt=0, lt=1)]
+    train_share: Annotated[float, Field(gt=0, lt=1)]
+    groups: tuple[tuple[str, ...], ...]
+    max_folds: Annotated[int, Field(ge=2)]
+    calibration_folds: Annotated[int, Field(ge=2)]
+    bootstrap_resamples: Annotated[int, Field(ge=10)]
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    default_profile: str
+
+
+class TournamentSettings(_Section):
+    """Which algorithms are compared, all when none is named, and how many of the best combined."""
+
+    entrants: tuple[str, ...]
+    folds: Annotated[int, Field(ge=2)]
+    inner_folds: Annotated[int, Field(ge=2)]
+    combined: Annotated[int, Field(ge=1)]
+
+
+class FleetSettings(_Section):
+    """What the scorecard of a fleet calls healthy, to be monitored, or a priority."""
+
+    min_soh: Share
+    monitor_soh: Share
+    priority_months: Annotated[float, Field(ge=0)]
+    monitor_months: Annotated[float, Field(ge=0)]
+    temperature_correlation: Annotated[float, Field(gt=0, le=1)]
+    monitor_rise_k: Annotated[float, Field(gt=0)]
+    priority_rise_k: Annotated[float, Field(gt=0)]
+    max_unusable_share: Share
+    min_cycles: Annotated[int, Field(ge=3)]
+
+    @model_validator(mode="after")
+    def _monitoring_comes_first(self) -> Self:
+        for sooner, later, ordered in (
+            ("monitor_soh", "min_soh", self.monitor_soh >= self.min_soh),
+            ("monitor_months", "priority_months", self.monitor_months >= self.priority_months),
+            ("priority_rise_k", "monitor_rise_k", self.priority_rise_k >= self.monitor_rise_k),
+        ):
+            if not ordered:
+                raise ValueError(f"{sooner} is below {later}; a priority is worse than to monitor")
+        return self
+
+
+class RegistrySettings(_Section):
+    """Where runs and model versions live."""
+
+    model_name: str
+    experiment: str
+    tracking_uri: str | None
+    artifact_root: str | None
+
+
+class RecordsSettings(_Section):
+    """Where the prediction log and the ledger live, as SQLAlchemy URLs."""
+
+    predictions_url: str | None
+    ledger_url: str | None
+
+
+class ServingSettings(_Section):
+    """Where the HTTP server listens, and what is answered outside of the training domain."""
+
+    host: str
+    port: Annotated[int, Field(ge=0, le=65535)]
+    out_of_domain: Literal["withhold", "give"]
