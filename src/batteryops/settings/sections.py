@@ -178,9 +178,56 @@ class RecordsSettings(_Section):
     ledger_url: str | None
 
 
+class RoutingSettings(_Section):
+    """How traffic is divided while a challenger stands beside the champion.
+
+    `split`: a share of the vehicles is answered by the challenger. `shadow`: both answer, the
+    champion's answer goes out. `off`: the challenger is not asked.
+    """
+
+    mode: Literal["split", "shadow", "off"]
+    share: Share
+
+
+class CacheSettings(_Section):
+    """Answers that are given again to the very same features; 0 entries: none."""
+
+    max_entries: Annotated[int, Field(ge=0)]
+    ttl_s: Annotated[float, Field(gt=0)]
+
+
+class LogSettings(_Section):
+    """When an answer is acknowledged, and how many may wait for the log.
+
+    `sync`: once it is on disk. `async`: once it waits for that; a killed server loses those.
+    """
+
+    mode: Literal["sync", "async"]
+    queue_rows: Annotated[int, Field(ge=1)]
+    group_ms: Annotated[float, Field(ge=0, le=1000)]
+
+
+class LimitSettings(_Section):
+    """What a client may ask of the server."""
+
+    body_bytes: Annotated[int, Field(ge=1024)]
+    batch_rows: Annotated[int, Field(ge=1)]
+    batch_body_bytes: Annotated[int, Field(ge=1024)]
+    arrival_timeout_s: Annotated[float, Field(gt=0)]
+    rate_per_s: Annotated[float, Field(gt=0)] | None
+
+
 class ServingSettings(_Section):
-    """Where the HTTP server listens, and what is answered outside of the training domain."""
+    """Where the HTTP server listens, who is let in, and how it answers."""
 
     host: str
     port: Annotated[int, Field(ge=0, le=65535)]
+    workers: Annotated[int, Field(ge=1, le=256)]
     out_of_domain: Literal["withhold", "give"]
+    watch_s: Annotated[float, Field(gt=0)]
+    routing: RoutingSettings
+    cache: CacheSettings
+    log: LogSettings
+    limits: LimitSettings
+    explain_share: Share
+    telemetry: bool
