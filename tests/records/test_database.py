@@ -15,7 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from batteryops.errors import RecordsError
-from batteryops.records import database, ledger, predictions
+from batteryops.records import database, ledger, tables
 from batteryops.records.database import StoreName, open_database, version_table
 from batteryops.records.ledger import Ledger
 from batteryops.records.predictions import PredictionLog
@@ -69,7 +69,7 @@ def test_an_sqlite_store_is_write_ahead_and_synced_at_every_commit(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("store", "declared"), [("predictions", predictions.METADATA), ("ledger", ledger.METADATA)]
+    ("store", "declared"), [("predictions", tables.METADATA), ("ledger", ledger.METADATA)]
 )
 def test_the_migrations_make_the_tables_that_the_code_declares(
     url: str, store: StoreName, declared: sa.MetaData
@@ -94,7 +94,10 @@ def test_both_stores_live_in_one_database_and_open_again(url: str) -> None:
     with with_tables.read() as connection:
         names = set(sa.inspect(connection).get_table_names())
     with_tables.close()
-    assert names == {"predictions", "predictions_version", "ledger", "ledger_version"}
+    assert names == {
+        *("predictions", "prediction_batches", "labels", "api_keys", "predictions_version"),
+        *("ledger", "ledger_version"),
+    }
 
 
 def test_processes_that_open_a_fresh_database_at_once_all_succeed(url: str) -> None:

@@ -181,6 +181,24 @@ def test_a_status_without_its_cause_or_a_cause_without_its_status_is_refused() -
         record(outside=("discharge_time_s",))
 
 
+def test_whether_an_answer_was_cached_and_went_out_comes_back(log: PredictionLog) -> None:
+    written = record(cached=True, served=False)
+    log.append([written])
+    assert log.get(written.prediction_id) == written
+
+
+def test_an_explanation_comes_back_and_adds_up(log: PredictionLog) -> None:
+    written = record(capacity_ah=1.5, contributions={"a": 0.3, "b": -0.1}, base_ah=1.3)
+    log.append([record(), written])
+    assert log.get(written.prediction_id) == written
+    with pytest.raises(RecordsError, match=r"add up to 1\.500020 Ah, expected the predicted 1\.5"):
+        record(capacity_ah=1.5, contributions={"a": 0.30002, "b": -0.1}, base_ah=1.3)
+    with pytest.raises(RecordsError, match="expected both or neither"):
+        record(base_ah=1.0)
+    with pytest.raises(RecordsError, match="contribution of a is nan, expected a finite number"):
+        record(contributions={"a": float("nan")}, base_ah=1.0)
+
+
 def test_an_interval_that_is_upside_down_is_refused() -> None:
     with pytest.raises(RecordsError, match="the lower end first"):
         record(capacity_low_ah=1.9, capacity_high_ah=1.8)
@@ -200,6 +218,10 @@ def test_answers_from_before_intervals_are_kept_and_say_that_nothing_is_known(
         "outside",
         "outside_jointly",
         "baseline",
+        "cached",
+        "served",
+        "contributions",
+        "base_ah",
     )
     with closing(sqlite3.connect(file)) as connection:  # as the first migration left it
         for column in newer:
@@ -207,6 +229,8 @@ def test_answers_from_before_intervals_are_kept_and_say_that_nothing_is_known(
         [[table]] = connection.execute(
             "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE '%version%'"
         ).fetchall()
+        for created in ("prediction_batches", "labels", "api_keys"):
+            connection.execute(f"DROP TABLE {created}")
         connection.execute(f"UPDATE {table} SET version_num = 'p0001'")  # noqa: S608 - our own name
         connection.commit()
     with PredictionLog(url) as log:
@@ -215,5 +239,7 @@ def test_answers_from_before_intervals_are_kept_and_say_that_nothing_is_known(
         assert (old.capacity_low_ah, old.capacity_high_ah) == (None, None)
         assert (old.status, old.outside, old.outside_jointly) == ("unknown", (), False)
         assert old.baseline is None
+        assert (old.cached, old.served) == (False, True)
+        assert (old.contributions, old.base_ah) == (None, None)
         log.append([record(prediction_id="new")])
         assert log.count() == 2

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, ClassVar, Final, Literal
 
 import sqlalchemy as sa
@@ -11,53 +11,12 @@ import sqlalchemy as sa
 from batteryops.errors import RecordsError
 from batteryops.records.database import StoreName
 from batteryops.records.store import Store
+from batteryops.records.tables import PREDICTIONS
 
 Status = Literal["ok", "out_of_domain", "unknown"]
 
-
-class _Utc(sa.types.TypeDecorator[datetime]):
-    """Aware UTC times on both databases; SQLite has no type for them and stores text."""
-
-    impl = sa.DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        if value is None or dialect.name != "sqlite":
-            return value
-        return value.astimezone(UTC).replace(tzinfo=None)
-
-    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
-
-
-METADATA: Final = sa.MetaData()
-PREDICTIONS: Final = sa.Table(
-    "predictions",
-    METADATA,
-    sa.Column("prediction_id", sa.String(36), primary_key=True),
-    sa.Column("request_id", sa.String(128), nullable=False),
-    sa.Column("answered_at", _Utc(), nullable=False),
-    sa.Column("vehicle_id", sa.String(128), nullable=False),
-    sa.Column("model_name", sa.String(128), nullable=False),
-    sa.Column("model_version", sa.String(64), nullable=False),
-    sa.Column("package_fingerprint", sa.String(64), nullable=False),
-    sa.Column("role", sa.String(32), nullable=False),
-    sa.Column("features", sa.JSON(), nullable=False),
-    sa.Column("capacity_ah", sa.Double(), nullable=False),
-    sa.Column("soh", sa.Double(), nullable=False),
-    sa.Column("latency_ms", sa.Double(), nullable=False),
-    sa.Column("capacity_low_ah", sa.Double(), nullable=True),
-    sa.Column("capacity_high_ah", sa.Double(), nullable=True),
-    sa.Column("status", sa.String(16), nullable=False, server_default="unknown"),
-    sa.Column("outside", sa.JSON(), nullable=False, server_default="[]"),
-    sa.Column("outside_jointly", sa.Boolean(), nullable=False, server_default=sa.false()),
-    sa.Column("baseline", sa.String(64), nullable=True),
-    sa.Index("predictions_by_vehicle", "vehicle_id", "prediction_id"),
-    sqlite_with_rowid=False,
-)
-"""One row per answer, as the newest migration leaves it."""
+EXPLAINED_AH: Final = 1e-5
+"""Contributions and base of an explanation add up to the capacity within so many Ah."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +45,14 @@ class PredictionRecord:
         outside_jointly: whether the features together are unlike any in training.
         baseline: version of the asset's own baseline that corrected capacity, SoH and interval;
             None where the model alone answered.
+        cached: whether the numbers are those of an earlier answer to the same features.
+        served: whether the answer went out; False for a challenger's that only shadowed.
+        contributions: what each feature adds to the capacity, Ah; None where nobody asked.
+        base_ah: what they are added to, Ah; with them it gives `capacity_ah` to 1e-5.
 
     Raises:
         RecordsError: for a time without a zone, a number that is not finite, an interval that is
-            upside down, or a status that the last two contradict.
+            upside down, a status that `outside` contradicts, or contributions that do not add up.
     """
 
     prediction_id: str
@@ -110,6 +73,10 @@ class PredictionRecord:
     outside: tuple[str, ...] = ()
     outside_jointly: bool = False
     baseline: str | None = None
+    cached: bool = False
+    served: bool = True
+    contributions: Mapping[str, float] | None = None
+    base_ah: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse here what the database would store as something else."""
@@ -125,6 +92,8 @@ class PredictionRecord:
             "latency_ms": self.latency_ms,
             "capacity_low_ah": self.capacity_low_ah,
             "capacity_high_ah": self.capacity_high_ah,
+            "base_ah": self.base_ah,
+            **{f"contribution of {name}": at for name, at in (self.contributions or {}).items()},
         }
         for name, value in numbers.items():
             if value is not None and not math.isfinite(value):
@@ -142,6 +111,23 @@ class PredictionRecord:
                 f"prediction {self.prediction_id}: status {self.status} with "
                 f"{', '.join(self.outside) or 'no feature'} outside of the training domain; "
                 "expected features, or all of them jointly, exactly where it is out_of_domain"
+            )
+        self._check_explanation()
+
+    def _check_explanation(self) -> None:
+        if self.contributions is None and self.base_ah is None:
+            return
+        if self.contributions is None or self.base_ah is None:
+            raise RecordsError(
+                f"prediction {self.prediction_id}: contributions {self.contributions} with base "
+                f"{self.base_ah}, expected both or neither"
+            )
+        total = math.fsum((self.base_ah, *self.contributions.values()))
+        if abs(total - self.capacity_ah) > EXPLAINED_AH:
+            raise RecordsError(
+                f"prediction {self.prediction_id}: contributions and base add up to {total:.6f} "
+                f"Ah, expected the predicted {self.capacity_ah:.6f} Ah; explain with the model "
+                "that answered"
             )
 
 
