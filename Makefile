@@ -18,10 +18,10 @@ endif
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench results docs lock clean
+.PHONY: help setup demo test check format bench bench-serving bench-peers results docs lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -51,7 +51,13 @@ format: $(READY) ## format and mend what can be mended
 	$(BIN)/ruff check --fix .
 
 bench: $(READY) ## measure what the README claims, side by side
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m benchmarks.run
+
+bench-serving: $(READY) ## its part on serving alone
+	$(BIN)/python -m benchmarks.serving
+
+bench-peers: $(READY) ## install the servers that ours is held against, each in its own environment
+	$(BIN)/python -m benchmarks.serving.setup all
 
 results: $(READY) ## regenerate docs/RESULTS.md and README's table
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.results

@@ -11,15 +11,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 import pandas as pd
 import polars as pl
+from benchmarks.serving import closed_loop, report
+from benchmarks.serving.run import Plan, measure
 
-from batteryops.cli.terminal import console, print_json, table
+from batteryops.cli.terminal import console, print_json, say, table
 from batteryops.features.views import complete_rows, feature_table, get_view, matrix
 from batteryops.lifecycle.sources import open_source
 from batteryops.models import boosting
@@ -189,23 +191,17 @@ def fit(settings: Settings, source: str) -> Measured:
     )
 
 
-def main() -> None:
-    """Run all and print a table, or JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    as_json = parser.parse_args().json
-    settings = load_settings()
+def pipeline(settings: Settings, tell: Callable[[str], None]) -> list[Measured]:
+    """Cycles to features, fits and the demo."""
     has_nasa = settings.data is not None and (settings.data / "nasa" / "tidy").is_dir()
-    errors = console(stderr=True)
-
-    measured: list[Measured] = []
-    with errors.status("batteryops --help"):
-        measured.append(Measured("batteryops --help", median_s(command("--help"), 15), 0.4, 15))
-    with errors.status("features"):
-        measured += features_on_nasa(settings) if has_nasa else features_on_simulated(settings)
-    with errors.status("fit"):
-        measured.append(fit(settings, "nasa" if has_nasa else "simulated"))
-    with errors.status("demo"), tempfile.TemporaryDirectory() as home:
+    tell("batteryops --help")
+    measured = [Measured("batteryops --help", median_s(command("--help"), 15), 0.4, 15)]
+    tell("features")
+    measured += features_on_nasa(settings) if has_nasa else features_on_simulated(settings)
+    tell("fit")
+    measured.append(fit(settings, "nasa" if has_nasa else "simulated"))
+    tell("demo")
+    with tempfile.TemporaryDirectory() as home:
         demo = command("demo", "--home", home, "--json")
         measured.append(
             Measured(
@@ -215,10 +211,11 @@ def main() -> None:
                 1,
             )
         )
+    return measured
 
-    if as_json:
-        print_json([asdict(line) | {"verdict": line.verdict} for line in measured])
-        return
+
+def show(measured: Sequence[Measured]) -> None:
+    """The pipeline's table."""
     table(
         f"measured on {os.cpu_count()} cores",
         ["what", "median s", "goal s", "", "times ours", "repetitions"],
@@ -234,6 +231,31 @@ def main() -> None:
             for line in measured
         ],
     )
+
+
+def main() -> None:
+    """Run all and print tables, or JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    as_json = parser.parse_args().json
+    can_load = closed_loop.is_installed()
+    plan = Plan()
+    with console(stderr=True).status("") as status:
+        measured = pipeline(load_settings(), status.update)
+        served = measure(plan, status.update) if can_load else None
+    if as_json:
+        print_json(
+            {
+                "pipeline": [asdict(line) | {"verdict": line.verdict} for line in measured],
+                "serving": report.to_json(served, plan) if served else None,
+            }
+        )
+    else:
+        show(measured)
+        if served:
+            report.show(served)
+    if not can_load:
+        say(f"serving was not measured: {closed_loop.INSTALL}", label="note", style="yellow")
 
 
 if __name__ == "__main__":
