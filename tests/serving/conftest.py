@@ -1,6 +1,7 @@
 """A small real model package, a log in a temporary folder, and an app around both."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,13 @@ from batteryops.models.domain import fit_domain
 from batteryops.models.intervals import Intervals
 from batteryops.models.onnx_twin import to_onnx
 from batteryops.models.package import ChosenAlgorithm, ModelPackage, write_package
+from batteryops.records.group_commit import GroupCommit
 from batteryops.records.predictions import PredictionLog
-from batteryops.serving.app import ServedModel, create_app
+from batteryops.serving.app import create_app
+from batteryops.serving.deployment import Deployment, deploy_package
+from batteryops.serving.doors import Doors
+from batteryops.serving.metrics import Metrics
+from batteryops.serving.service import Service
 from batteryops.settings import Settings, load_settings
 
 REPOSITORY = Path(__file__).parents[2]
@@ -70,20 +76,54 @@ def package(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Mod
 
 
 @pytest.fixture
-def model(package: ModelPackage) -> ServedModel:
-    return ServedModel(package, version="3", role="champion")
+def url(tmp_path: Path) -> str:
+    """Of the prediction log."""
+    return f"sqlite:///{tmp_path}/predictions.db"
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Iterator[PredictionLog]:
-    with PredictionLog(f"sqlite:///{tmp_path}/predictions.db") as opened:
+def log(url: str) -> Iterator[PredictionLog]:
+    with PredictionLog(url) as opened:
         yield opened
 
 
 @pytest.fixture
-def client(model: ServedModel, log: PredictionLog, settings: Settings) -> Iterator[TestClient]:
-    with TestClient(create_app(model, log, settings)) as opened:
-        yield opened
+def serve(
+    package: ModelPackage, url: str, settings: Settings
+) -> Iterator[Callable[..., TestClient]]:
+    """Start an app in this process; `client.app.state.service` is its state."""
+    with ExitStack() as started:
+
+        def start(
+            *,
+            settings: Settings = settings,
+            doors: Doors | None = None,
+            deployment: Deployment | None = None,
+            folder: Path | None = None,
+            refresh: Callable[[], None] | None = None,
+        ) -> TestClient:
+            metrics = Metrics()
+            service = Service(
+                deployment or deploy_package(package, "3", "champion"),
+                folder=folder,
+                log=PredictionLog(url),
+                writer=GroupCommit(
+                    url, queue_rows=settings.serving.log.queue_rows, on_batch=metrics.wrote
+                ),
+                doors=doors or Doors(None),
+                metrics=metrics,
+                settings=settings,
+                refresh=refresh,
+            )
+            started.callback(service.close)
+            return started.enter_context(TestClient(create_app(service)))
+
+        yield start
+
+
+@pytest.fixture
+def client(serve: Callable[..., TestClient]) -> TestClient:
+    return serve()
 
 
 @pytest.fixture

@@ -67,8 +67,18 @@ def serve(
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Port; 0 takes a free one.")] = None,
     model: Annotated[
-        str, typer.Option("--model", help="Package folder, version, or alias.")
+        str,
+        typer.Option(
+            "--model",
+            help="champion follows the registry; a package folder or a version stays as it is.",
+        ),
     ] = "champion",
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Processes that answer.")
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure-no-auth", help="Answer everybody, without API keys.")
+    ] = False,
     config: Config = None,
     home: Home = None,
     as_json: Json = False,
@@ -86,5 +96,7 @@ def serve(
         settings,
         host=host or settings.serving.host,
         port=settings.serving.port if port is None else port,
+        workers=workers or settings.serving.workers,
+        insecure=insecure,
         on_ready=None if as_json else ready,
     )

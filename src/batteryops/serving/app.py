@@ -1,6 +1,9 @@
 """The HTTP app: predictions that are on record before they are given, and what operators ask."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -11,31 +14,35 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from batteryops import __version__
-from batteryops.errors import BatteryOpsError, RecordsError
-from batteryops.records.predictions import PredictionLog
 from batteryops.serving import documents
-from batteryops.serving.body import MAX_BODY_BYTES, read_object
+from batteryops.serving.arrival import AsgiRequest, headers_of, read_body
+from batteryops.serving.desk import Desk
 from batteryops.serving.envelope import Envelope
-from batteryops.serving.metrics import Metrics
-from batteryops.serving.prediction import Predictor, ServedModel
 from batteryops.serving.problems import (
     ASSET_NOT_SERVED,
     BODY_TOO_LARGE,
+    FORBIDDEN,
     INVALID_REQUEST,
     LOG_UNAVAILABLE,
     MALFORMED_JSON,
+    NOT_FOLLOWING,
     NOT_READY,
+    OVERLOADED,
+    RATE_LIMITED,
+    UNAUTHENTICATED,
     UNKNOWN_ASSET,
     WRONG_MEDIA_TYPE,
     ProblemError,
     answer_http_exception,
     answer_problem,
 )
-from batteryops.settings import Settings
+from batteryops.serving.service import Service
 
-__all__ = ["ServedModel", "create_app"]
+__all__ = ["create_app"]
 
 _RETRY_AFTER: Final = {"Retry-After": "5"}  # seconds
+_FOLLOW_S: Final = 0.2
+_REFRESHED_WITHIN_S: Final = 10.0
 
 _DESCRIPTION: Final = """\
 Estimates the capacity and the State of Health of a battery from features of one discharge.
@@ -49,70 +56,81 @@ to name a request; the answer repeats it, or names one that the server made.
 """
 
 
-def create_app(model: ServedModel, log: PredictionLog, settings: Settings) -> FastAPI:
-    """The app that answers with one model.
+def create_app(service: Service, on_desk: Callable[[Desk], None] | None = None) -> FastAPI:
+    """The app of one worker.
 
     Args:
-        model: which model answers.
-        log: where answers are put on record. It stays the caller's to close, after the app.
-        settings: says which profile an asset has.
+        service: what is served, and how. The app follows its deployment document while it runs.
+        on_desk: given the desk, which is made when the app starts, on its event loop.
 
     Returns:
-        An ASGI app with state, counters and caches of its own.
+        An ASGI app; its `state.service` is the service, its `state.desk` the desk.
     """
-    metrics = Metrics()
-    predictor = Predictor(model, settings)
-    manifest = model.package.manifest
-    served = documents.model_version(manifest, model.version, model.role)
-    metrics.model.info(
-        {
-            "name": served.model_name,
-            "version": served.model_version,
-            "role": served.role,
-            "view": f"{served.view} v{served.view_version}",
-            "fingerprint": served.package_fingerprint,
-        }
-    )
-    answered = metrics.predictions.labels(version=model.version, role=model.role)
+    metrics = service.metrics
 
-    request_body = documents.request_body(model.package.view, manifest)
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        desk = Desk(service, asyncio.get_running_loop())
+        app.state.desk = desk
+        if on_desk is not None:
+            on_desk(desk)
+        service.when_changed(lambda lineup: setattr(desk, "lineup", lineup))
+        service.when_changed(lambda lineup: metrics.in_service(lineup.models()))
+        service.doors.keep_fresh()
+        following = asyncio.create_task(_follow(service))
+        try:
+            yield
+        finally:
+            following.cancel()
+
+    request_body = documents.request_body(service.lineup.champion)
     app = _Documented(
         title="BatteryOps",
         version=__version__,
         description=_DESCRIPTION,
         redoc_url=None,
         redirect_slashes=False,
+        lifespan=lifespan,
         exception_handlers={
             ProblemError: answer_problem,
             HTTPException: answer_http_exception,
         },
     )
     app.add_middleware(Envelope, metrics=metrics)
+    app.state.service = service
 
     @app.post(
         "/predict",
         summary="Estimate capacity and State of Health from one discharge's features",
         response_model=documents.Prediction,
-        responses={200: documents.ANSWERS, **_prediction_problems()},
-        openapi_extra={"requestBody": request_body},
+        responses={200: documents.ANSWERS, **_prediction_problems(service)},
+        openapi_extra={"requestBody": request_body, "security": documents.SECURITY},
     )
     async def predict(request: Request) -> Response:
-        body = await read_object(request)
-        answer = predictor.predict(body, request.state.request_id, request.state.arrived)
-        try:
-            await run_in_threadpool(log.append, [answer.record])
-        except RecordsError as error:
-            raise ProblemError(LOG_UNAVAILABLE, str(error), headers=_RETRY_AFTER) from error
-        answered.inc()
-        return _json(answer.to_json())
+        content = await read_body(request, service.settings.serving.limits.body_bytes)
+        asked = AsgiRequest(request, content)
+        desk: Desk = request.app.state.desk
+        desk.ask(asked)
+        return Response(await asked.answer, media_type="application/json")
 
     @app.get(
         "/model-version",
         summary="Say which model answers, and what it takes",
         response_model=documents.ModelVersion,
+        openapi_extra={"security": documents.SECURITY},
     )
-    async def model_version() -> Response:
-        return _json(served.model_dump(mode="json"))
+    async def model_version(request: Request) -> Response:
+        service.doors.admit(headers_of(request).get(b"authorization", b""), "predict")
+        return _json(documents.model_version(service.lineup).model_dump(mode="json"))
+
+    @app.post(
+        "/admin/refresh",
+        summary="Look at the registry now instead of within moments",
+        openapi_extra={"security": documents.SECURITY},
+    )
+    async def refresh(request: Request) -> Response:
+        service.doors.admit(headers_of(request).get(b"authorization", b""), "admin")
+        return _json(await _refreshed(service))
 
     @app.get("/healthz", summary="Say that the process is alive")
     async def healthz() -> documents.Health:
@@ -129,19 +147,24 @@ def create_app(model: ServedModel, log: PredictionLog, settings: Settings) -> Fa
         ),
     )
     async def readyz() -> documents.Readiness:
-        failures = await run_in_threadpool(_failures, predictor, log)
+        failures = await run_in_threadpool(service.failures)
         if failures:
             raise ProblemError(
                 NOT_READY,
                 "; ".join(f"{part}: {failure}" for part, failure in failures.items()),
                 headers=_RETRY_AFTER,
             )
-        return documents.Readiness(checks={"model": "ok", "prediction_log": "ok"})
+        checks = {"model": "ok", "prediction_log": "ok"} | service.remarks()
+        return documents.Readiness(checks=checks)
 
     @app.get("/metrics", summary="What is counted and timed, for Prometheus")
     async def exposition(request: Request) -> Response:
+        metrics.queue_rows.set(service.writer.waiting)
+        metrics.log_lag.set(service.writer.oldest_wait_s)
+        metrics.registry_reachable.set(service.deployment.registry.reachable)
         encode, media_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(metrics.registry), headers={"Content-Type": media_type})
+        content = await run_in_threadpool(lambda: encode(metrics.exposed()))
+        return Response(content, headers={"Content-Type": media_type})
 
     app.examples = {
         ("/predict", "requestBody"): request_body,
@@ -165,34 +188,63 @@ class _Documented(FastAPI):
             told = operation[place] if place == "requestBody" else operation["responses"][place]
             whole = given["content"]["application/json"]["examples"]
             told["content"]["application/json"]["examples"] = whole
+        page["components"]["securitySchemes"] = documents.SECURITY_SCHEMES
         return page
 
 
-def _json(document: dict[str, Any]) -> Response:
+async def _follow(service: Service) -> None:
+    """Serve what the deployment document says, within moments of its change."""
+    while True:
+        await asyncio.sleep(_FOLLOW_S)
+        if service.has_news():
+            news = await run_in_threadpool(service.read_news)
+            if news is not None:
+                service.change(*news)
+
+
+async def _refreshed(service: Service) -> dict[str, Any]:
+    """Have the registry looked at, and say what is served then."""
+    if service.refresh is None:
+        raise ProblemError(
+            NOT_FOLLOWING,
+            "this server was started with --model and follows no registry; start it without",
+        )
+    asked_at = datetime.now(UTC)
+    service.refresh()
+    deadline = asyncio.get_running_loop().time() + _REFRESHED_WITHIN_S
+    while service.deployment.checked_at < asked_at:
+        if asyncio.get_running_loop().time() > deadline:
+            raise ProblemError(
+                NOT_READY,
+                f"the registry was not looked at within {_REFRESHED_WITHIN_S:g} s; "
+                "what was known is served on",
+                headers=_RETRY_AFTER,
+            )
+        await asyncio.sleep(_FOLLOW_S / 4)
+    return {
+        "generation": service.deployment.generation,
+        "models": [
+            {"model_version": model.version, "role": model.role}
+            for model in service.lineup.models()
+        ],
+        "registry": service.deployment.registry.model_dump(mode="json"),
+        "problem": service.problem,
+    }
+
+
+def _json(document: Mapping[str, Any]) -> Response:
     return Response(orjson.dumps(document), media_type="application/json")
 
 
-def _failures(predictor: Predictor, log: PredictionLog) -> dict[str, str]:
-    """What keeps predictions from being answered, by part."""
-    failures = {}
-    try:
-        if (wrong := predictor.self_test()) is not None:
-            failures["model"] = wrong
-    except BatteryOpsError as error:  # the package's files are read when they are first needed
-        failures["model"] = str(error)
-    try:
-        log.ping()
-    except RecordsError as error:
-        failures["prediction_log"] = str(error)
-    return failures
-
-
-def _prediction_problems() -> dict[int | str, dict[str, Any]]:
+def _prediction_problems(service: Service) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's examples of what `/predict` refuses."""
     problem = documents.problem
+    most = service.settings.serving.limits.body_bytes
     return documents.problem_responses(
         problem(MALFORMED_JSON, "the body is a JSON array, expected one object"),
-        problem(BODY_TOO_LARGE, f"expected at most {MAX_BODY_BYTES} bytes"),
+        problem(UNAUTHENTICATED, "expected a header Authorization: Bearer KEY; there is none"),
+        problem(FORBIDDEN, "the API key 'depot' has no scope 'predict', only label"),
+        problem(BODY_TOO_LARGE, f"expected at most {most} bytes"),
         problem(WRONG_MEDIA_TYPE, "Content-Type is text/plain, expected application/json"),
         problem(
             INVALID_REQUEST,
@@ -207,5 +259,7 @@ def _prediction_problems() -> dict[int | str, dict[str, Any]]:
         problem(
             ASSET_NOT_SERVED, "asset 'V1' is a pack; the model in service was trained on cells"
         ),
+        problem(RATE_LIMITED, "the API key 'depot' has asked too often; ask again in 0.2 s"),
         problem(LOG_UNAVAILABLE, "the prediction log is not usable: database or disk is full"),
+        problem(OVERLOADED, "20000 answers wait for the prediction log; try again in 0.5 s"),
     )

@@ -1,9 +1,9 @@
 """Reads the JSON object that a request carries, and refuses everything else."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
-from starlette.requests import Request
 
 from batteryops.serving.problems import (
     BODY_TOO_LARGE,
@@ -12,35 +12,31 @@ from batteryops.serving.problems import (
     ProblemError,
 )
 
-MAX_BODY_BYTES: Final = 64 * 1024
+JSON: Final = b"application/json"
 
 
-async def read_object(request: Request) -> dict[str, Any]:
-    """The JSON object in the body.
+def read_object(headers: Mapping[bytes, bytes], content: bytes | bytearray) -> dict[str, Any]:
+    """The JSON object in a body.
+
+    Args:
+        headers: of the request, names in lower case.
+        content: the body.
 
     Raises:
-        ProblemError: for another media type, an encoded or too large body, or one that is not a
-            JSON object; at most `MAX_BODY_BYTES` and one chunk of it have been read by then.
+        ProblemError: for another media type, an encoded body, or one that is not a JSON object.
+
+    Examples:
+        >>> read_object({b"content-type": b"application/json"}, b'{"vehicle_id": "B0005"}')
+        {'vehicle_id': 'B0005'}
     """
-    headers = request.headers
-    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
+    if headers.get(b"content-type") != JSON:  # nearly always it is this very text
+        _check_media_type(headers.get(b"content-type", b""))
+    encoding = headers.get(b"content-encoding", b"identity")
+    if encoding != b"identity":
         raise ProblemError(
             WRONG_MEDIA_TYPE,
-            f"Content-Type is {media_type or 'not given'}, expected application/json",
+            f"Content-Encoding is {encoding.decode('latin-1')}; send the body as it is",
         )
-    if (encoding := headers.get("content-encoding", "identity")) != "identity":
-        raise ProblemError(
-            WRONG_MEDIA_TYPE, f"Content-Encoding is {encoding}; send the body as it is"
-        )
-    length = headers.get("content-length", "")
-    if length.isdecimal() and int(length) > MAX_BODY_BYTES:
-        raise _too_large()
-    content = b""
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > MAX_BODY_BYTES:
-            raise _too_large()
     try:
         body = orjson.loads(content)
     except orjson.JSONDecodeError as error:
@@ -67,9 +63,29 @@ _NAMES: Final[dict[type, str]] = {
 }
 
 
-def _too_large() -> ProblemError:
+def media_type(header: bytes) -> str:
+    """A media type without its parameters, in lower case.
+
+    Examples:
+        >>> media_type(b"Application/JSON; charset=utf-8")
+        'application/json'
+    """
+    return header.partition(b";")[0].strip().lower().decode("latin-1")
+
+
+def _check_media_type(header: bytes) -> None:
+    given = media_type(header)
+    if given != JSON.decode():
+        raise ProblemError(
+            WRONG_MEDIA_TYPE,
+            f"Content-Type is {given or 'not given'}, expected application/json",
+        )
+
+
+def too_large(most: int, advice: str = "send one request per row") -> ProblemError:
+    """The refusal of a body of more than `most` bytes."""
     return ProblemError(
         BODY_TOO_LARGE,
-        f"expected at most {MAX_BODY_BYTES} bytes; send one request per row",
+        f"expected at most {most} bytes; {advice}",
         headers={"Connection": "close"},
     )

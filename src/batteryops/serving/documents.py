@@ -5,9 +5,10 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from batteryops.features.view import Feature, FeatureView
-from batteryops.models.manifest import Manifest
-from batteryops.serving.prediction import MAX_VEHICLE_ID, VEHICLE
+from batteryops.features.view import Feature
+from batteryops.serving.faults import MAX_VEHICLE_ID, VEHICLE
+from batteryops.serving.lineup import Lineup
+from batteryops.serving.live_model import LiveModel
 from batteryops.serving.problems import MEDIA_TYPE, ProblemType
 
 _PREDICTION: Final = "019ba7c4-0d5e-7c1a-b6f0-5d3a4b7c9e21"
@@ -23,6 +24,7 @@ _ANSWER: Final[dict[str, Any]] = {
     "model_name": "ev-soh-predictor",
     "model_version": "3",
     "role": "champion",
+    "cached": False,
     "request_id": _REQUEST,
 }
 _WITHHELD: Final = _ANSWER | {
@@ -68,7 +70,19 @@ class Prediction(BaseModel):
     model_name: str
     model_version: str
     role: str
+    cached: bool
+    """The answer to the very same features, given again; it is on record by itself."""
     request_id: str
+
+
+class Challenger(BaseModel):
+    """The version that stands beside the champion."""
+
+    model_version: str
+    package_fingerprint: str
+    mode: Literal["split", "shadow", "off"]
+    """`split`: it answers a share of the vehicles; `shadow`: for the log only; `off`: not asked."""
+    share: float
 
 
 class ModelVersion(BaseModel):
@@ -84,6 +98,9 @@ class ModelVersion(BaseModel):
     level: Literal["cell", "pack"]
     package_fingerprint: str
     trained_at: datetime
+    generation: int
+    """Grows with every change of models or routing."""
+    challenger: Challenger | None
 
 
 class Health(BaseModel):
@@ -93,10 +110,13 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Predictions can be answered: each part has just been tried."""
+    """Predictions can be answered: each part has just been tried.
+
+    What an operator should know stands beside `ok`: a registry that does not answer, say.
+    """
 
     status: Literal["ready"] = "ready"
-    checks: dict[str, Literal["ok"]]
+    checks: dict[str, str]
 
 
 ANSWERS: Final[dict[str, Any]] = {
@@ -119,12 +139,26 @@ ANSWERS: Final[dict[str, Any]] = {
 """OpenAPI's response of a prediction: both kinds of answer."""
 
 
-def model_version(manifest: Manifest, version: str, role: str) -> ModelVersion:
+SECURITY: Final[list[dict[str, list[str]]]] = [{"key": []}]
+"""Of operations that ask for an API key."""
+
+SECURITY_SCHEMES: Final[dict[str, Any]] = {
+    "key": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key with the operation's scope: `batteryops keys create` makes one",
+    }
+}
+
+
+def model_version(lineup: Lineup) -> ModelVersion:
     """What `/model-version` says."""
+    champion, challenger = lineup.champion, lineup.challenger
+    manifest = champion.package.manifest
     return ModelVersion(
         model_name=manifest.model_name,
-        model_version=version,
-        role=role,
+        model_version=champion.version,
+        role=champion.role,
         view=manifest.view,
         view_version=manifest.view_version,
         feature_names=manifest.feature_names,
@@ -132,11 +166,21 @@ def model_version(manifest: Manifest, version: str, role: str) -> ModelVersion:
         level=manifest.level,
         package_fingerprint=manifest.fingerprint,
         trained_at=manifest.created_at,
+        generation=lineup.generation,
+        challenger=None
+        if challenger is None
+        else Challenger(
+            model_version=challenger.version,
+            package_fingerprint=challenger.fingerprint,
+            mode=lineup.routing.mode,
+            share=lineup.routing.share,
+        ),
     )
 
 
-def request_body(view: FeatureView, manifest: Manifest) -> dict[str, Any]:
+def request_body(model: LiveModel) -> dict[str, Any]:
     """OpenAPI's `requestBody` of a prediction: the view's features, and a row to try."""
+    view, manifest = model.view, model.package.manifest
     example = {
         VEHICLE: manifest.training_assets[0],
         **{

@@ -11,11 +11,20 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from batteryops.records.identifiers import new_id
+from batteryops.serving.logs import REQUEST_ID as LOGGED_ID
 from batteryops.serving.metrics import Metrics
-from batteryops.serving.problems import plain, problem_response
+from batteryops.serving.problems import FAILED, plain, problem_response
 
 REQUEST_ID: Final = "X-Request-ID"
-_ACCEPTED_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+ACCEPTED_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+SECURITY_HEADERS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+)
+"""Of every answer: it is data, for the one who asked, and no page."""
+
 _METHODS: Final = frozenset(HTTPMethod)
 _CLIENT_LEFT: Final = 499  # as nginx counts it; nobody receives it
 
@@ -42,7 +51,7 @@ class Envelope:
             return
         arrived = time.perf_counter()
         given = Headers(scope=scope).get(REQUEST_ID, "")
-        request_id = given if _ACCEPTED_ID.fullmatch(given) else new_id()
+        request_id = given if ACCEPTED_ID.fullmatch(given.encode("latin-1")) else new_id()
         scope.setdefault("state", {}).update(request_id=request_id, arrived=arrived)
         status = 0
 
@@ -51,6 +60,7 @@ class Envelope:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)[REQUEST_ID] = request_id
+                message["headers"] = [*message["headers"], *SECURITY_HEADERS]
             await send(message)
 
         self._metrics.in_flight.inc()
@@ -59,12 +69,12 @@ class Envelope:
         except ClientDisconnect:
             status = _CLIENT_LEFT
         except Exception:
-            logger.exception("request %s failed", request_id)
+            logger.exception("request failed", extra={LOGGED_ID: request_id})
             if status:  # the answer had begun: it can only be broken off
                 raise
             failure = problem_response(
                 plain(500),
-                "the server failed; its log says more under this request's identifier",
+                FAILED,
                 request_id,
             )
             await failure(scope, receive, send_named)

@@ -12,9 +12,9 @@ from cachetools import TTLCache
 from batteryops.models.manifest import TWIN
 from batteryops.models.onnx_twin import OnnxRow
 from batteryops.models.package import PARITY_AH, Estimate, ModelPackage
+from batteryops.serving.faults import VEHICLE
 from batteryops.settings import CacheSettings
 
-VEHICLE: Final = "vehicle_id"
 _FEW: Final = 3  # rows up to which looking at each by itself is faster than at all at once
 _NUMBERS: Final = frozenset((float, int))  # bool is a type of its own
 
@@ -55,6 +55,11 @@ class Row:
     estimate: Estimate = field(init=False)
     cached: bool = field(init=False, default=False)
 
+    @property
+    def soh(self) -> float:
+        """The predicted share of the nominal capacity."""
+        return self.estimate.capacity_ah / self.nominal_ah
+
 
 class LiveModel:
     """Answers rows by ONNX Runtime on one thread; a row that it knows it answers from its cache.
@@ -91,8 +96,10 @@ class LiveModel:
         )
 
     def sound_values(self, body: Mapping[str, Any]) -> Values | None:
-        """The features of a body when all are numbers within the view's ranges and nothing else is
-        in it but `vehicle_id`; None where a closer look is needed.
+        """The features of a body in the order of the view; None where a closer look is needed.
+
+        That is where one is not a number within the view's range, or the body holds more than the
+        features and `vehicle_id`.
         """
         try:
             values: Values = self._pick(body)

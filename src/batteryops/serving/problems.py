@@ -39,8 +39,14 @@ def plain(status: int) -> ProblemType:
     return ProblemType(None, known, known.phrase)
 
 
+FAILED: Final = "the server failed; its log says more under this request's identifier"
+"""What is told of a failure whose cause is nobody else's business."""
+
 MALFORMED_JSON: Final = ProblemType(
     "malformed-json", HTTPStatus.BAD_REQUEST, "The body is not a JSON object"
+)
+MALFORMED_HTTP: Final = ProblemType(
+    "malformed-http", HTTPStatus.BAD_REQUEST, "The request is not HTTP"
 )
 BODY_TOO_LARGE: Final = ProblemType(
     "body-too-large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body is too large"
@@ -63,6 +69,24 @@ LOG_UNAVAILABLE: Final = ProblemType(
     "log-unavailable",
     HTTPStatus.SERVICE_UNAVAILABLE,
     "The prediction cannot be put on record, so it is not given",
+)
+OVERLOADED: Final = ProblemType(
+    "overloaded",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "More answers wait for the prediction log than may",
+)
+UNAUTHENTICATED: Final = ProblemType(
+    "unauthenticated", HTTPStatus.UNAUTHORIZED, "The request names no valid API key"
+)
+FORBIDDEN: Final = ProblemType("forbidden", HTTPStatus.FORBIDDEN, "The API key may not do this")
+RATE_LIMITED: Final = ProblemType(
+    "rate-limited", HTTPStatus.TOO_MANY_REQUESTS, "The API key has asked too often"
+)
+ARRIVED_TOO_SLOWLY: Final = ProblemType(
+    "arrived-too-slowly", HTTPStatus.REQUEST_TIMEOUT, "The request did not arrive in time"
+)
+NOT_FOLLOWING: Final = ProblemType(
+    "not-following", HTTPStatus.CONFLICT, "The server follows no registry"
 )
 NOT_READY: Final = ProblemType(
     "not-ready", HTTPStatus.SERVICE_UNAVAILABLE, "The server cannot answer predictions"
@@ -91,7 +115,7 @@ class ProblemError(Exception):
         self.kind = kind
         self.detail = detail
         self.errors = errors
-        self.headers = headers
+        self.headers = dict(headers or {})
 
 
 def problem_response(
@@ -111,6 +135,18 @@ def problem_response(
         errors: single faults; left out when there are none.
         headers: further headers.
     """
+    return Response(
+        problem_content(kind, detail, request_id, errors=errors),
+        status_code=kind.status,
+        headers=dict(headers or {}),
+        media_type=MEDIA_TYPE,
+    )
+
+
+def problem_content(
+    kind: ProblemType, detail: str, request_id: str, *, errors: Sequence[Mapping[str, str]] = ()
+) -> bytes:
+    """The problem document itself, as `problem_response` sends it."""
     document: dict[str, Any] = {
         "type": kind.uri,
         "title": kind.title,
@@ -120,12 +156,7 @@ def problem_response(
     }
     if errors:
         document["errors"] = list(errors)
-    return Response(
-        orjson.dumps(document),
-        status_code=kind.status,
-        headers=dict(headers or {}),
-        media_type=MEDIA_TYPE,
-    )
+    return orjson.dumps(document)
 
 
 async def answer_problem(request: Request, error: Exception) -> Response:

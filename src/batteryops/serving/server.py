@@ -1,9 +1,8 @@
-"""Runs an app with uvicorn until the process is told to stop, and says where it listens."""
+"""Runs an app with uvicorn on a listening socket until it is told to stop."""
 
-import json
+import asyncio
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,73 +16,74 @@ from batteryops.errors import SettingsError
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _LAST_PORT: Final = 65535
-_GRACE_S: Final = 10  # for requests under way when the server is told to stop
+GRACE_S: Final = 10
+"""For requests under way when the server is told to stop."""
 
 
-def run(app: ASGIApp, host: str, port: int, on_ready: Callable[[str], None] | None = None) -> None:
-    """Serve until SIGINT or SIGTERM; requests under way are answered first.
+class Stop:
+    """Tells a server to stop; safe from any thread and from a signal's handler."""
+
+    def __init__(self) -> None:
+        self._server: uvicorn.Server | None = None
+        self._is_set = False
+
+    def set(self) -> None:
+        """Stop, now or as soon as it runs."""
+        self._is_set = True
+        if self._server is not None:
+            self._server.should_exit = True
+
+    def belongs_to(self, server: uvicorn.Server) -> None:
+        """Have a server stopped."""
+        self._server = server
+        server.should_exit = self._is_set
+
+
+def serve(
+    app: ASGIApp,
+    listener: socket.socket,
+    stop: Stop,
+    *,
+    protocol: type[asyncio.Protocol] | None = None,
+    on_ready: Callable[[], None],
+) -> None:
+    """Serve until SIGINT, SIGTERM or `stop`; requests under way are answered first.
 
     Args:
         app: what answers.
-        host: address to listen on.
+        listener: bound, from `listen`.
+        stop: tells the server to end.
+        protocol: how connections are spoken to; uvicorn's own by default.
+        on_ready: called once requests are accepted.
+    """
+    server = _Server(
+        uvicorn.Config(
+            app,
+            log_config=None,  # the process's own
+            log_level="warning",
+            access_log=False,  # the metrics and the prediction log tell it better
+            server_header=False,
+            ws="none",
+            http="auto" if protocol is None else protocol,
+            timeout_graceful_shutdown=GRACE_S,
+        ),
+        on_ready,
+    )
+    stop.belongs_to(server)
+    with _signals_set(stop):
+        server.run(sockets=[listener])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Listen on an address.
+
+    Args:
+        host: a name or an address.
         port: 0 takes a free one.
-        on_ready: called with the URL once requests are accepted. By default the URL is written
-            to standard output as one line of JSON, `{"url": "http://127.0.0.1:41234"}`.
 
     Raises:
-        SettingsError: when the address cannot be listened on.
+        SettingsError: when it cannot be listened on.
     """
-    with _listen(host, port) as listener:
-        server = _Server(
-            uvicorn.Config(
-                app,
-                log_level="warning",
-                access_log=False,  # the metrics and the prediction log tell it better
-                server_header=False,
-                ws="none",
-                timeout_graceful_shutdown=_GRACE_S,
-            ),
-            lambda: (on_ready or _print_url)(_url(host, listener)),
-        )
-        with _stopped_by_signals(server):
-            server.run(sockets=[listener])
-
-
-class _Server(uvicorn.Server):
-    """uvicorn's server, which also tells when it accepts requests."""
-
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_ready = on_ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._on_ready()
-
-
-@contextmanager
-def _stopped_by_signals(server: uvicorn.Server) -> Iterator[None]:
-    """Let `run` return after a signal.
-
-    uvicorn puts the handlers back that it found and raises the signal again once it has shut
-    down; under Python's own handlers that would end the process before its caller can clean up.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may handle signals
-        return
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        server.should_exit = True
-
-    before = {number: signal.signal(number, stop) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _listen(host: str, port: int) -> socket.socket:
     if not 0 <= port <= _LAST_PORT:
         raise SettingsError(
             f"cannot listen on {host} port {port}: a port is 0 to {_LAST_PORT}; give another "
@@ -99,11 +99,48 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _url(host: str, listener: socket.socket) -> str:
+def url_of(host: str, listener: socket.socket) -> str:
+    """Where a listening socket is reached.
+
+    Examples:
+        >>> with listen("127.0.0.1", 0) as listener:
+        ...     url_of("127.0.0.1", listener).startswith("http://127.0.0.1:")
+        True
+    """
     shown = f"[{host}]" if listener.family == socket.AF_INET6 else host
     return f"http://{shown}:{listener.getsockname()[1]}"
 
 
-def _print_url(url: str) -> None:
-    sys.stdout.write(json.dumps({"url": url}) + "\n")
-    sys.stdout.flush()
+class _Server(uvicorn.Server):
+    """uvicorn's server, which also tells when it accepts requests."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
+
+
+@contextmanager
+def _signals_set(stop: Stop) -> Iterator[None]:
+    """Let signals stop the server, and return then.
+
+    uvicorn puts the handlers back that it found and raises the signal again once it has shut
+    down; under Python's own handlers that would end the process before its caller can clean up.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    before = {number: signal.signal(number, handle) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

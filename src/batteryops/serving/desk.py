@@ -1,0 +1,269 @@
+"""Where single predictions are answered: all that came in one turn of the event loop at once.
+
+A request that has arrived is laid on the desk. Before the event loop waits for the network again,
+everything on the desk is read, asked of its model in one call, and handed to the one writer of the
+log; when the writer says that it is on disk, the answers go out. While a commit runs, the next
+requests are read and answered, so that the commit after it takes them all (group commit).
+
+Everything here runs on the event loop's thread, but for `_written`, which the writer calls.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Final, Protocol
+
+import orjson
+
+from batteryops.errors import RecordsError
+from batteryops.records.group_commit import QueueFullError, encode_time
+from batteryops.records.identifiers import new_id
+from batteryops.records.rows import Row as Encoded
+from batteryops.serving.answer import document
+from batteryops.serving.body import read_object
+from batteryops.serving.faults import VEHICLE
+from batteryops.serving.lineup import Lineup
+from batteryops.serving.live_model import LiveModel, Row
+from batteryops.serving.logs import REQUEST_ID
+from batteryops.serving.problems import FAILED, LOG_UNAVAILABLE, OVERLOADED, ProblemError, plain
+from batteryops.serving.service import Service
+
+logger = logging.getLogger(__name__)
+
+_RETRY_S: Final = 5  # when the log does not answer
+
+
+class Asked(Protocol):
+    """A request that has arrived whole."""
+
+    arrived: float
+    """When, by `time.perf_counter`."""
+    request_id: str
+    headers: Mapping[bytes, bytes]
+    """Those that matter, names in lower case."""
+    content: bytes | bytearray
+    """The body."""
+
+    def reply(self, content: bytes) -> None:
+        """Answer with a JSON document and status 200."""
+
+    def refuse(self, problem: ProblemError) -> None:
+        """Answer with a problem document."""
+
+
+@dataclass(slots=True, eq=False)
+class Taken:
+    """A request on its way through the desk."""
+
+    asked: Asked
+    row: Row
+    model: LiveModel
+    prediction_id: str = ""
+    latency_ms: float = 0.0
+
+
+class Desk:
+    """Answers single predictions.
+
+    Args:
+        service: whose models answer, and whose writer puts answers on record.
+        loop: the event loop that requests come from.
+    """
+
+    def __init__(self, service: Service, loop: asyncio.AbstractEventLoop) -> None:
+        self.lineup = service.lineup
+        self._writer = service.writer
+        self._doors = service.doors
+        self._metrics = service.metrics
+        self._assets = service.assets
+        self._loop = loop
+        self._waiting: list[Asked] = []
+        self._withhold = service.withhold
+        self._acknowledge_first = service.settings.serving.log.mode == "async"
+
+    def ask(self, asked: Asked) -> None:
+        """Lay a request on the desk; it is answered, or refused, in a while."""
+        if not self._waiting:
+            self._loop.call_soon(self._answer_waiting)
+        self._waiting.append(asked)
+
+    def _answer_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        lineup = self.lineup
+        taken = []
+        for asked in waiting:
+            try:
+                taken.append(self._take(asked, lineup))
+            except ProblemError as problem:
+                asked.refuse(problem)
+        if not taken:
+            return
+        taken = self._answered(taken, lineup)
+        if not taken:
+            return
+        records = self._records(taken, lineup)
+        try:
+            self._writer.submit(records, partial(self._written, taken))
+        except QueueFullError as error:
+            self._refuse(taken, _overloaded(error))
+        except RecordsError as error:
+            self._refuse(taken, _unavailable(error))
+        else:
+            if self._acknowledge_first:
+                self._reply(taken)
+
+    def _take(self, asked: Asked, lineup: Lineup) -> Taken:
+        self._doors.admit(asked.headers.get(b"authorization", b""), "predict")
+        body = read_object(asked.headers, asked.content)
+        vehicle_id = body.get(VEHICLE)
+        model = lineup.answering(vehicle_id) if isinstance(vehicle_id, str) else lineup.champion
+        return Taken(asked, self._assets.row_of(body, model), model)
+
+    def _answered(self, taken: list[Taken], lineup: Lineup) -> list[Taken]:
+        """Ask the models; those that got a number."""
+        for model in lineup.models():
+            rows = [one.row for one in taken if one.model is model]
+            if rows:
+                hits = model.estimate(rows)
+                if hits:
+                    self._metrics.cache_hits(model).inc(hits)
+        if all(math.isfinite(one.row.estimate.capacity_ah) for one in taken):
+            return taken
+        for one in taken:
+            if not math.isfinite(one.row.estimate.capacity_ah):
+                logger.error(
+                    "version %s answered %r to %r",
+                    one.model.version,
+                    one.row.estimate.capacity_ah,
+                    one.row.values,
+                    extra={REQUEST_ID: one.asked.request_id},
+                )
+                one.asked.refuse(ProblemError(plain(500), FAILED))
+        return [one for one in taken if math.isfinite(one.row.estimate.capacity_ah)]
+
+    def _records(self, taken: list[Taken], lineup: Lineup) -> list[Encoded]:
+        """Write down what the models said."""
+        answered_at = encode_time(datetime.now(UTC))
+        now = time.perf_counter()
+        records = []
+        for one in taken:
+            one.prediction_id = new_id()
+            one.latency_ms = 1000.0 * (now - one.asked.arrived)
+            records.append(_encoded(one, one.row, one.model, answered_at, one.prediction_id))
+        shadow = lineup.shadow
+        if shadow is not None:
+            records += self._shadowed(taken, shadow, answered_at)
+        return records
+
+    def _shadowed(self, taken: list[Taken], shadow: LiveModel, answered_at: str) -> list[Encoded]:
+        """What the challenger would have said, where it takes the same features."""
+        pairs = [(one, row) for one in taken if (row := _for_other(one, shadow)) is not None]
+        if pairs:
+            shadow.estimate([row for _, row in pairs])
+        return [
+            _encoded(one, row, shadow, answered_at, new_id(), served=False) for one, row in pairs
+        ]
+
+    def _written(self, taken: list[Taken], error: BaseException | None) -> None:
+        """The writer is done with these; called from its thread."""
+        if self._acknowledge_first:
+            if error is not None:
+                self._loop.call_soon_threadsafe(self._metrics.lost.inc, len(taken))
+        elif error is None:
+            self._loop.call_soon_threadsafe(self._reply, taken)
+        else:
+            self._loop.call_soon_threadsafe(self._refuse, taken, _unavailable(error))
+
+    def _reply(self, taken: list[Taken]) -> None:
+        for one in taken:
+            row, model = one.row, one.model
+            position = row.estimate.position
+            one.asked.reply(
+                orjson.dumps(
+                    document(
+                        prediction_id=one.prediction_id,
+                        vehicle_id=row.vehicle_id,
+                        inside=position.inside,
+                        withhold=self._withhold,
+                        soh=row.soh,
+                        capacity_ah=row.estimate.capacity_ah,
+                        low_ah=row.estimate.low_ah,
+                        high_ah=row.estimate.high_ah,
+                        nominal=model.nominal,
+                        outside=position.features,
+                        outside_jointly=position.joint,
+                        model_name=model.model_name,
+                        model_version=model.version,
+                        role=model.role,
+                        cached=row.cached,
+                        request_id=one.asked.request_id,
+                    )
+                )
+            )
+        for model in {id(one.model): one.model for one in taken}.values():
+            self._metrics.answered(model).inc(sum(one.model is model for one in taken))
+
+    def _refuse(self, taken: list[Taken], problem: ProblemError) -> None:
+        for one in taken:
+            one.asked.refuse(problem)
+
+
+def _for_other(one: Taken, model: LiveModel) -> Row | None:
+    """The same question for another model; None where it takes other features or assets."""
+    if model.names != one.model.names or model.level != one.model.level:
+        return None
+    row = one.row
+    return Row(row.vehicle_id, row.values, row.nominal_ah, row.range_ah)
+
+
+def _encoded(  # noqa: PLR0913 - who asked, what was answered, by whom
+    one: Taken,
+    row: Row,
+    model: LiveModel,
+    answered_at: str,
+    prediction_id: str,
+    *,
+    served: bool = True,
+) -> Encoded:
+    """A record in the order of `records.group_commit.ROW_COLUMNS`."""
+    estimate = row.estimate
+    position = estimate.position
+    return (
+        prediction_id,
+        one.asked.request_id,
+        answered_at,
+        row.vehicle_id,
+        model.model_name,
+        model.version,
+        model.fingerprint,
+        model.role,
+        orjson.dumps(dict(zip(model.names, row.values, strict=True))).decode(),
+        estimate.capacity_ah,
+        row.soh,
+        one.latency_ms,
+        estimate.low_ah,
+        estimate.high_ah,
+        "ok" if position.inside else "out_of_domain",
+        orjson.dumps(position.features).decode() if position.features else "[]",
+        int(position.joint),
+        None,
+        int(row.cached),
+        int(served),
+        None,
+        None,
+    )
+
+
+def _overloaded(error: QueueFullError) -> ProblemError:
+    return ProblemError(
+        OVERLOADED, str(error), headers={"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
+    )
+
+
+def _unavailable(error: BaseException) -> ProblemError:
+    return ProblemError(LOG_UNAVAILABLE, str(error), headers={"Retry-After": str(_RETRY_S)})
