@@ -41,13 +41,21 @@ _RETRY_S: Final = 5  # when the log does not answer
 class Asked(Protocol):
     """A request that has arrived whole."""
 
-    arrived: float
-    """When, by `time.perf_counter`."""
-    request_id: str
-    headers: Mapping[bytes, bytes]
-    """Those that matter, names in lower case."""
-    content: bytes | bytearray
-    """The body."""
+    @property
+    def arrived(self) -> float:
+        """When, by `time.perf_counter`."""
+
+    @property
+    def request_id(self) -> str:
+        """What it is called."""
+
+    @property
+    def headers(self) -> Mapping[bytes, bytes]:
+        """Those that matter, names in lower case."""
+
+    @property
+    def content(self) -> bytes:
+        """The body."""
 
     def reply(self, content: bytes) -> None:
         """Answer with a JSON document and status 200."""

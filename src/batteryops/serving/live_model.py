@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import ge, itemgetter, le
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 from cachetools import TTLCache
@@ -109,8 +109,8 @@ class LiveModel:
             len(body) == len(values) + 1
             and VEHICLE in body
             and _NUMBERS.issuperset(map(type, values))
-            and all(map(le, self._low, values))
-            and all(map(ge, self._high, values))
+            and all(map(le, self._low, cast("tuple[float, ...]", values)))
+            and all(map(ge, self._high, cast("tuple[float, ...]", values)))
         ):
             return values
         return None

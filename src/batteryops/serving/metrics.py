@@ -119,7 +119,7 @@ class Metrics:
         if not self._shared:
             return self.registry
         together = CollectorRegistry()
-        MultiProcessCollector(together)
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call] # the library's own
         return together
 
     def answered(self, model: LiveModel) -> Counter:

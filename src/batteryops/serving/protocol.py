@@ -200,7 +200,7 @@ class HotProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Keep the body, or a refusal of it."""
-        hot = self.cycle
+        hot: object = self.cycle
         if not isinstance(hot, HotRequest):
             super().on_body(body)
         elif not hot.response_complete:
@@ -211,7 +211,7 @@ class HotProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is there."""
         self._arriving = False
-        hot = self.cycle
+        hot: object = self.cycle
         if not isinstance(hot, HotRequest):
             super().on_message_complete()
         elif not hot.response_complete:
@@ -264,13 +264,19 @@ class HotProtocol(HttpToolsProtocol):
             f"the request was not there after {self.arrival_timeout_s:g} s; send it again",
             headers={"Connection": "close"},
         )
-        cycle = self.cycle
-        if isinstance(cycle, HotRequest) and not cycle.response_complete:
-            cycle.refuse(problem)
-        elif cycle is not None and not cycle.response_complete and cycle.response_started:
-            self.transport.close()  # an answer had begun: it can only be broken off
-        else:
-            self._refuse(problem)
+        hot: object = self.cycle
+        if isinstance(hot, HotRequest):
+            if not hot.response_complete:
+                hot.refuse(problem)
+                return
+        elif (
+            self.cycle is not None
+            and self.cycle.response_started
+            and not self.cycle.response_complete
+        ):
+            self.transport.close()  # an answer has begun: it can only be broken off
+            return
+        self._refuse(problem)
 
 
 def _problem_headers(problem: ProblemError) -> bytes:

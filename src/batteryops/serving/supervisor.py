@@ -96,7 +96,7 @@ class _News:
     def __init__(self) -> None:
         self.bell = threading.Event()
         self.refresh = False
-        self.stopping = False
+        self.stopping = threading.Event()
 
 
 class Supervisor:
@@ -177,7 +177,7 @@ class Supervisor:
         while not all(worker.ready.is_set() for worker in self._workers.values()):
             self._news.bell.wait(0.1)
             self._news.bell.clear()
-            if self._news.stopping:
+            if self._news.stopping.is_set():
                 return
             for worker in self._workers.values():
                 if worker.process.poll() is not None:
@@ -195,10 +195,10 @@ class Supervisor:
 
     def _watch(self, environment: Mapping[str, str]) -> None:
         """Follow the registry, and keep as many workers as there should be, until told to stop."""
-        while not self._news.stopping:
+        while not self._news.stopping.is_set():
             self._news.bell.wait(self._settings.serving.watch_s)
             self._news.bell.clear()
-            if self._news.stopping:
+            if self._news.stopping.is_set():
                 return
             if self._look is not None:
                 self._follow(self._look)
@@ -247,7 +247,7 @@ class Supervisor:
             return
 
         def stop(_number: int, _frame: FrameType | None) -> None:
-            self._news.stopping = True
+            self._news.stopping.set()
             self._news.bell.set()
 
         before = {number: signal.signal(number, stop) for number in _STOP_SIGNALS}
