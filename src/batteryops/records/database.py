@@ -17,6 +17,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, 
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from batteryops.errors import RecordsError
+from batteryops.records.checkpoints import Checkpoints
 from batteryops.records.turns import Turn
 from batteryops.urls import hidden, masked
 
@@ -26,6 +27,7 @@ TITLES: Final[dict[StoreName, str]] = {"predictions": "prediction log", "ledger"
 _SQLITE: Final = ("sqlite", "sqlite+pysqlite")
 _POSTGRESQL: Final = ("postgresql", "postgresql+psycopg", "postgres")
 _WAIT_S: Final = 10  # for another process's lock, or for a server to answer
+_LONG_LOG: Final = 16_384  # pages of 4 kB in the write-ahead log that a commit itself moves
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _migrating = threading.Lock()  # Alembic's `op` is one per process
 
@@ -47,6 +49,9 @@ class Database:
         self._path = Path(str(engine.url.database)) if self._is_sqlite else None
         self._file = _identity(self._path)
         self.turn: Final = nullcontext() if self._path is None else Turn(self._path)
+        self._checkpoints = None
+        if self._path is not None and isinstance(self.turn, Turn):
+            self._checkpoints = Checkpoints(self._path, self.turn)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -104,12 +109,19 @@ class Database:
             pooled.detach()
             return pooled.dbapi_connection
 
+    def tidy_up_soon(self) -> None:
+        """After much was written: have it moved to where it stays, without waiting for that."""
+        if self._checkpoints is not None:
+            self._checkpoints.due()
+
     def failure(self, error: Exception) -> RecordsError:
         """What the driver says on a connection of `connect`, in this room's words."""
         return _unusable(self.store, self.engine.url, error)
 
     def close(self) -> None:
         """Give all connections back. Calling it twice does no harm."""
+        if self._checkpoints is not None:
+            self._checkpoints.close()
         self.engine.dispose()
         if isinstance(self.turn, Turn):
             self.turn.close()
@@ -230,6 +242,7 @@ def _sqlite_engine(url: URL) -> Engine:
         connection.isolation_level = None  # transactions begin where `begin` says so
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA synchronous=FULL")  # a commit returns after fsync
+        connection.execute(f"PRAGMA wal_autocheckpoint={_LONG_LOG}")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:

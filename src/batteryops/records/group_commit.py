@@ -231,6 +231,7 @@ class GroupCommit:
             self._answer_each(refused)
         else:
             self._answer_all(None)
+        self._database.tidy_up_soon()
         if self._on_batch is not None:
             _call(self._on_batch, len(rows) - len(refused), seconds)
 
