@@ -1,135 +1,22 @@
 """The prediction log: every answer that was given, written before it was acknowledged."""
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields
 from datetime import datetime
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final
 
+import polars as pl
 import sqlalchemy as sa
 
 from batteryops.errors import RecordsError
+from batteryops.records import frames
+from batteryops.records.batches import PredictionBatch, read_content, versions_from_json
 from batteryops.records.database import StoreName
+from batteryops.records.record import PredictionRecord, Status
 from batteryops.records.store import Store
-from batteryops.records.tables import PREDICTIONS
+from batteryops.records.tables import BATCHES, PREDICTIONS
 
-Status = Literal["ok", "out_of_domain", "unknown"]
-
-EXPLAINED_AH: Final = 1e-5
-"""Contributions and base of an explanation add up to the capacity within so many Ah."""
-
-
-@dataclass(frozen=True, slots=True)
-class PredictionRecord:
-    """One answer.
-
-    Args:
-        prediction_id: from `batteryops.records.identifiers.new_id`: in order of time.
-        request_id: what the caller, or the server for it, named the request.
-        answered_at: when, with a time zone.
-        vehicle_id: the asset that was asked about.
-        model_name: the registered model.
-        model_version: its version in the registry.
-        package_fingerprint: SHA-256 of the model package that answered.
-        role: what the version stood for: champion, challenger.
-        features: what was sent, by feature name; None where a value was missing.
-        capacity_ah: the predicted capacity in Ah; also where the answer withheld it.
-        soh: that capacity as a share of the nominal one.
-        latency_ms: from the request's arrival to the prediction, the commit not included.
-        capacity_low_ah: lower end of the prediction interval in Ah; None in records from before
-            there were intervals.
-        capacity_high_ah: upper end, likewise.
-        status: `ok`, or `out_of_domain` where the features were unlike anything in training;
-            `unknown` in records from before it was looked at.
-        outside: features that put the input outside of the training domain, in the view's order.
-        outside_jointly: whether the features together are unlike any in training.
-        baseline: version of the asset's own baseline that corrected capacity, SoH and interval;
-            None where the model alone answered.
-        cached: whether the numbers are those of an earlier answer to the same features.
-        served: whether the answer went out; False for a challenger's that only shadowed.
-        contributions: what each feature adds to the capacity, Ah; None where nobody asked.
-        base_ah: what they are added to, Ah; with them it gives `capacity_ah` to 1e-5.
-
-    Raises:
-        RecordsError: for a time without a zone, a number that is not finite, an interval that is
-            upside down, a status that `outside` contradicts, or contributions that do not add up.
-    """
-
-    prediction_id: str
-    request_id: str
-    answered_at: datetime
-    vehicle_id: str
-    model_name: str
-    model_version: str
-    package_fingerprint: str
-    role: str
-    features: Mapping[str, float | None]
-    capacity_ah: float
-    soh: float
-    latency_ms: float
-    capacity_low_ah: float | None
-    capacity_high_ah: float | None
-    status: Status
-    outside: tuple[str, ...] = ()
-    outside_jointly: bool = False
-    baseline: str | None = None
-    cached: bool = False
-    served: bool = True
-    contributions: Mapping[str, float] | None = None
-    base_ah: float | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse here what the database would store as something else."""
-        if self.answered_at.utcoffset() is None:
-            raise RecordsError(
-                f"prediction {self.prediction_id}: answered_at {self.answered_at} has no time "
-                "zone; give an aware time, such as datetime.now(UTC)"
-            )
-        numbers = {
-            **self.features,
-            "capacity_ah": self.capacity_ah,
-            "soh": self.soh,
-            "latency_ms": self.latency_ms,
-            "capacity_low_ah": self.capacity_low_ah,
-            "capacity_high_ah": self.capacity_high_ah,
-            "base_ah": self.base_ah,
-            **{f"contribution of {name}": at for name, at in (self.contributions or {}).items()},
-        }
-        for name, value in numbers.items():
-            if value is not None and not math.isfinite(value):
-                raise RecordsError(
-                    f"prediction {self.prediction_id}: {name} is {value}, expected a finite number"
-                )
-        low, high = self.capacity_low_ah, self.capacity_high_ah
-        if low is not None and high is not None and low > high:
-            raise RecordsError(
-                f"prediction {self.prediction_id}: the interval runs from {low:g} to {high:g} Ah, "
-                "expected the lower end first"
-            )
-        if (self.status == "out_of_domain") != bool(self.outside or self.outside_jointly):
-            raise RecordsError(
-                f"prediction {self.prediction_id}: status {self.status} with "
-                f"{', '.join(self.outside) or 'no feature'} outside of the training domain; "
-                "expected features, or all of them jointly, exactly where it is out_of_domain"
-            )
-        self._check_explanation()
-
-    def _check_explanation(self) -> None:
-        if self.contributions is None and self.base_ah is None:
-            return
-        if self.contributions is None or self.base_ah is None:
-            raise RecordsError(
-                f"prediction {self.prediction_id}: contributions {self.contributions} with base "
-                f"{self.base_ah}, expected both or neither"
-            )
-        total = math.fsum((self.base_ah, *self.contributions.values()))
-        if abs(total - self.capacity_ah) > EXPLAINED_AH:
-            raise RecordsError(
-                f"prediction {self.prediction_id}: contributions and base add up to {total:.6f} "
-                f"Ah, expected the predicted {self.capacity_ah:.6f} Ah; explain with the model "
-                "that answered"
-            )
-
+__all__ = ["PredictionBatch", "PredictionLog", "PredictionRecord", "Status"]
 
 _NAMES: Final = tuple(field.name for field in fields(PredictionRecord))
 
@@ -158,22 +45,59 @@ class PredictionLog(Store):
         with self._database.write() as connection:
             connection.execute(sa.insert(PREDICTIONS), rows)
 
+    def append_batch(self, batch: PredictionBatch) -> None:
+        """Write a batch, all of it or nothing; it is on disk when this returns.
+
+        Raises:
+            RecordsError: also when the batch_id is already there.
+        """
+        row = {
+            "batch_id": batch.batch_id,
+            "request_id": batch.request_id,
+            "answered_at": batch.answered_at,
+            "model_name": batch.model_name,
+            "latency_ms": batch.latency_ms,
+            "n_rows": batch.table.height,
+            "n_answered": batch.n_answered,
+            "model_versions": [asdict(one) for one in batch.model_versions],
+            "content": batch.content(),
+        }
+        with self._database.write() as connection:
+            connection.execute(sa.insert(BATCHES), row)
+        self._database.tidy_up_soon()
+
     def get(self, prediction_id: str) -> PredictionRecord | None:
-        """The record of that identifier, or None."""
+        """The record of that identifier, or None; of a row of a batch as `<batch_id>:<row>`."""
+        batch_id, colon, row = prediction_id.partition(":")
+        if colon:
+            # nothing but the one way of writing a number is the identifier of a row
+            return self._of_batch(batch_id, int(row)) if _is_row(row) else None
         query = sa.select(PREDICTIONS).where(PREDICTIONS.c.prediction_id == prediction_id)
         with self._database.read() as connection:
-            row = connection.execute(query).one_or_none()
-        return None if row is None else _record(row)
+            found = connection.execute(query).one_or_none()
+        return None if found is None else _record(found)
+
+    def _of_batch(self, batch_id: str, row: int) -> PredictionRecord | None:
+        query = sa.select(BATCHES).where(BATCHES.c.batch_id == batch_id)
+        with self._database.read() as connection:
+            found = connection.execute(query).one_or_none()
+        return None if found is None else _batch(found).record(row)
 
     def count(self) -> int:
-        """How many predictions are in the log."""
+        """How many predictions are in the log: single ones, and rows of batches with an answer."""
+        singles = sa.select(sa.func.count()).select_from(PREDICTIONS)
+        in_batches = sa.select(sa.func.coalesce(sa.func.sum(BATCHES.c.n_answered), 0))
         with self._database.read() as connection:
-            return connection.execute(
-                sa.select(sa.func.count()).select_from(PREDICTIONS)
-            ).scalar_one()
+            return int(
+                connection.execute(singles).scalar_one()
+                + connection.execute(in_batches).scalar_one()
+            )
 
     def recent(self, limit: int, vehicle_id: str | None = None) -> list[PredictionRecord]:
-        """The last `limit` records, newest first; of one vehicle when it is named."""
+        """The last `limit` single predictions, newest first; of one vehicle when it is named.
+
+        Those of batches are not among them: see `frames`.
+        """
         if limit < 1:
             raise RecordsError(f"limit is {limit}, expected at least 1")
         query = sa.select(PREDICTIONS).order_by(PREDICTIONS.c.prediction_id.desc()).limit(limit)
@@ -182,7 +106,66 @@ class PredictionLog(Store):
         with self._database.read() as connection:
             return [_record(row) for row in connection.execute(query)]
 
+    def frames(
+        self,
+        since: datetime,
+        until: datetime,
+        batch_rows: int = 50_000,
+        features: Sequence[str] = (),
+    ) -> Iterator[pl.DataFrame]:
+        """All predictions of a span, of batches too, as frames of one schema.
+
+        Each frame is read when it is asked for, and what is written meanwhile may be in it or not.
+
+        Args:
+            since: first time of an answer that is taken, with a zone.
+            until: first time that is not taken any more, with a zone.
+            batch_rows: at most so many rows a frame.
+            features: these follow as columns; null where one was not sent.
+
+        Yields:
+            The columns of `batteryops.records.frames.FRAME`, then the features: first single
+            predictions, then those of batches, each in the order of their identifiers.
+
+        Raises:
+            RecordsError: for a time without a zone; a feature that is called like a column.
+        """
+        frames.check_span(since, until, batch_rows, features)
+        last: str | None = None
+        while True:
+            query = frames.singles_after(last, since, until, batch_rows)
+            with self._database.read() as connection:
+                rows = connection.execute(query).all()
+            if not rows:
+                break
+            yield frames.singles_frame(rows, features)
+            last = rows[-1].prediction_id
+        last = None
+        while True:
+            with self._database.read() as connection:
+                row = connection.execute(frames.batch_after(last, since, until)).one_or_none()
+            if row is None:
+                break
+            yield from frames.batch_frame(row, features).iter_slices(batch_rows)
+            last = row.batch_id
+
 
 def _record(row: sa.Row[Any]) -> PredictionRecord:
     columns = dict(row._mapping)  # noqa: SLF001  # SQLAlchemy's public accessor
     return PredictionRecord(**columns | {"outside": tuple(columns["outside"])})
+
+
+def _batch(row: sa.Row[Any]) -> PredictionBatch:
+    return PredictionBatch(
+        batch_id=row.batch_id,
+        request_id=row.request_id,
+        answered_at=row.answered_at,
+        model_name=row.model_name,
+        model_versions=versions_from_json(row.model_versions),
+        table=read_content(row.content, row.batch_id),
+        latency_ms=row.latency_ms,
+    )
+
+
+def _is_row(text: str) -> bool:
+    return (text.isascii() and text.isdecimal() and text == text.lstrip("0")) or text == "0"

@@ -12,7 +12,7 @@ import orjson
 import sqlalchemy as sa
 
 from batteryops.records.database import Database
-from batteryops.records.predictions import PredictionRecord
+from batteryops.records.record import PredictionRecord
 from batteryops.records.tables import PREDICTIONS
 
 Row = tuple[str | float | int | None, ...]
