@@ -2,21 +2,21 @@
 
 import logging
 import uuid
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.exceptions import HTTPException
 from starlette.testclient import TestClient
 
 from batteryops import __version__
+from batteryops.models.onnx_twin import OnnxRow
 from batteryops.models.package import ModelPackage
-from batteryops.records.predictions import PredictionLog
-from batteryops.serving.app import ServedModel, create_app
-from batteryops.settings import Settings
+from batteryops.serving.deployment import deploy_package
+from batteryops.serving.logs import REQUEST_ID
 
 
 def samples(client: TestClient, name: str) -> dict[frozenset[tuple[str, str]], float]:
@@ -54,6 +54,8 @@ def test_model_version_says_which_model_answers(client: TestClient, package: Mod
         "level": "cell",
         "package_fingerprint": package.fingerprint,
         "trained_at": package.manifest.created_at.isoformat().replace("+00:00", "Z"),
+        "generation": 1,
+        "challenger": None,
     }
 
 
@@ -63,7 +65,11 @@ def test_an_app_is_alive_and_ready(client: TestClient) -> None:
     assert ready.status_code == 200
     assert ready.json() == {
         "status": "ready",
-        "checks": {"model": "ok", "prediction_log": "ok"},
+        "checks": {
+            "model": "ok",
+            "prediction_log": "ok",
+            "doors": "open: everybody is let in (--insecure-no-auth)",
+        },
     }
 
 
@@ -82,24 +88,10 @@ def test_a_model_that_answers_otherwise_than_when_it_was_new_is_not_ready(
 ) -> None:
     recorded = package.manifest.recorded.outputs_ah[0]
     for wrong in (recorded + 0.1, float("nan")):
-        monkeypatch.setattr(type(package), "predict_one", lambda _self, _row, wrong=wrong: wrong)
+        monkeypatch.setattr(OnnxRow, "__call__", lambda _self, _row, wrong=wrong: wrong)
         response = client.get("/readyz")
         assert response.status_code == 503
-        assert "model: the model answers" in response.json()["detail"]
-
-
-def test_a_package_whose_files_are_gone_is_not_ready(
-    package: ModelPackage,
-    model: ServedModel,
-    log: PredictionLog,
-    settings: Settings,
-    tmp_path: Path,
-) -> None:
-    lost = ModelPackage(tmp_path / "lost", package.manifest, package.view)
-    client = TestClient(create_app(replace(model, package=lost), log, settings))
-    response = client.get("/readyz")
-    assert response.status_code == 503
-    assert "fetch the package from the registry again" in response.json()["detail"]
+        assert "model_champion: the model answers" in response.json()["detail"]
 
 
 def test_requests_are_timed_by_method_path_and_status(
@@ -156,12 +148,11 @@ def test_metrics_speak_openmetrics_when_asked(client: TestClient) -> None:
 
 def test_two_apps_in_one_process_count_apart(
     client: TestClient,
-    model: ServedModel,
-    log: PredictionLog,
-    settings: Settings,
+    serve: Callable[..., TestClient],
+    package: ModelPackage,
     body: dict[str, object],
 ) -> None:
-    other = TestClient(create_app(replace(model, version="4"), log, settings))
+    other = serve(deployment=deploy_package(package, "4", "champion"))
     other.post("/predict", json=body)
     assert sum(samples(client, "predictions_total").values()) == 0
     assert sum(samples(other, "predictions_total").values()) == 1
@@ -190,9 +181,10 @@ def test_a_wrong_path_or_method_is_a_problem_document(
 
 
 @pytest.fixture
-def failing(model: ServedModel, log: PredictionLog, settings: Settings) -> Iterator[TestClient]:
+def failing(client: TestClient) -> TestClient:
     """An app with routes that fail."""
-    app = create_app(model, log, settings)
+    app = client.app
+    assert isinstance(app, FastAPI)
 
     @app.get("/fails")
     async def fails() -> None:
@@ -202,8 +194,7 @@ def failing(model: ServedModel, log: PredictionLog, settings: Settings) -> Itera
     async def teapot() -> None:
         raise HTTPException(418, "short and stout")
 
-    with TestClient(app) as client:
-        yield client
+    return client
 
 
 def test_a_failure_is_a_problem_document_without_its_trace_which_is_logged(
@@ -216,7 +207,8 @@ def test_a_failure_is_a_problem_document_without_its_trace_which_is_logged(
     assert response.headers["x-request-id"] == "unlucky"
     assert response.json()["instance"] == "urn:batteryops:request:unlucky"
     assert "secret" not in response.text
-    assert "request unlucky failed" in caplog.text
+    (failure,) = (one for one in caplog.records if one.message == "request failed")
+    assert vars(failure)[REQUEST_ID] == "unlucky"
     assert "a secret of the code" in caplog.text
     labels = {("method", "GET"), ("path", "/fails"), ("status", "500")}
     assert samples(failing, "http_request_duration_seconds_count")[frozenset(labels)] == 1
@@ -238,7 +230,9 @@ def test_the_openapi_page_describes_requests_answers_and_problems(
     assert content["schema"]["additionalProperties"] is False
     voltage = content["schema"]["properties"]["voltage_V_mean"]
     assert (voltage["minimum"], voltage["maximum"]) == (0.0, 5.0)
-    assert set(predict["responses"]) == {"200", "400", "413", "415", "422", "503"}
+    assert set(predict["responses"]) == {
+        *("200", "400", "401", "403", "413", "415", "422", "429", "503")
+    }
     refused = predict["responses"]["422"]["content"]["application/problem+json"]
     assert set(refused["examples"]) == {"invalid-request", "unknown-asset", "asset-not-served"}
     assert client.get("/docs").status_code == 200

@@ -3,6 +3,7 @@
 import json
 import math
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
+from batteryops.models.onnx_twin import OnnxRow
 from batteryops.models.package import ModelPackage
 from batteryops.records.predictions import PredictionLog, PredictionRecord
-from batteryops.serving.app import ServedModel, create_app
-from batteryops.serving.body import MAX_BODY_BYTES
+from batteryops.serving.problems import FAILED
 from batteryops.settings import Settings
 
 JSON = {"Content-Type": "application/json"}
@@ -66,6 +67,7 @@ def test_an_answer_holds_capacity_soh_and_who_answered(
         "model_name",
         "model_version",
         "role",
+        "cached",
         "request_id",
     }
 
@@ -102,10 +104,10 @@ def test_outside_of_the_training_domain_no_number_is_given_and_the_cause_is_name
 
 
 def test_a_server_that_is_set_to_gives_the_number_beside_its_status(
-    model: ServedModel, log: PredictionLog, settings: Settings, body: dict[str, object]
+    serve: Callable[..., TestClient], settings: Settings, body: dict[str, object]
 ) -> None:
     serving = settings.serving.model_copy(update={"out_of_domain": "give"})
-    client = TestClient(create_app(model, log, settings.model_copy(update={"serving": serving})))
+    client = serve(settings=settings.model_copy(update={"serving": serving}))
     answer = client.post("/predict", json=body | {"temperature_C_max": 61.0}).json()
     assert answer["status"] == "out_of_domain"
     assert answer["soh"] == answer["capacity_ah"] / 2.0
@@ -140,9 +142,8 @@ def test_the_answer_is_in_the_log_with_all_that_led_to_it(
 
 
 def test_the_row_is_committed_before_the_answer_begins(
-    model: ServedModel, tmp_path: Path, settings: Settings, body: dict[str, object]
+    client: TestClient, url: str, body: dict[str, object]
 ) -> None:
-    url = f"sqlite:///{tmp_path}/predictions.db"
     on_disk: list[int] = []
 
     class Watching:
@@ -160,10 +161,9 @@ def test_the_row_is_committed_before_the_answer_begins(
 
             await self.app(scope, receive, look)
 
-    with PredictionLog(url) as log:
-        client = TestClient(Watching(create_app(model, log, settings)))
+    with TestClient(Watching(client.app)) as watched:
         for _ in range(3):
-            client.post("/predict", json=body)
+            watched.post("/predict", json=body)
     assert on_disk == [1, 2, 3]
 
 
@@ -244,12 +244,12 @@ def test_a_pack_is_refused_by_a_model_of_cells(client: TestClient, body: dict[st
 
 
 def test_an_asset_without_nominal_capacity_is_refused(
-    model: ServedModel, log: PredictionLog, settings: Settings, body: dict[str, object]
+    serve: Callable[..., TestClient], settings: Settings, body: dict[str, object]
 ) -> None:
     unknown = settings.profiles["nasa_18650"].model_copy(update={"nominal_capacity_ah": None})
     profiles = settings.profiles | {"nasa_18650": unknown}
-    app = create_app(model, log, settings.model_copy(update={"profiles": profiles}))
-    response = TestClient(app).post("/predict", json=body)
+    client = serve(settings=settings.model_copy(update={"profiles": profiles}))
+    response = client.post("/predict", json=body)
     document = is_problem(response, 422, "asset-not-served")
     assert "no nominal capacity, so SoH cannot be stated" in document["detail"]
 
@@ -296,12 +296,13 @@ def test_a_body_that_is_not_sent_as_json_is_refused(
 
 
 def test_a_body_above_the_limit_is_refused_whether_or_not_it_says_its_length(
-    client: TestClient, body: dict[str, object]
+    client: TestClient, settings: Settings, body: dict[str, object]
 ) -> None:
     text = json.dumps(body).encode()
-    fitting = client.post("/predict", content=text.ljust(MAX_BODY_BYTES), headers=JSON)
+    most = settings.serving.limits.body_bytes
+    fitting = client.post("/predict", content=text.ljust(most), headers=JSON)
     assert fitting.status_code == 200
-    too_large = text.ljust(MAX_BODY_BYTES + 1)
+    too_large = text.ljust(most + 1)
     is_problem(client.post("/predict", content=too_large, headers=JSON), 413, "body-too-large")
     chunks = (too_large[start : start + 1000] for start in range(0, len(too_large), 1000))
     is_problem(client.post("/predict", content=chunks, headers=JSON), 413, "body-too-large")
@@ -328,13 +329,16 @@ def test_without_the_log_there_is_no_answer(
 def test_a_model_that_answers_no_number_is_a_failure_not_an_answer(
     client: TestClient,
     body: dict[str, object],
-    package: ModelPackage,
     log: PredictionLog,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(type(package), "predict_one", lambda _self, _row: math.nan)
+    monkeypatch.setattr(OnnxRow, "batch", lambda _self, rows: np.full(len(rows), math.nan))
     response = client.post("/predict", json=body)
     assert response.status_code == 500
+    assert (
+        response.json()["detail"]
+        == "the server failed; its log says more under this request's identifier"
+    )
     assert log.count() == 0
 
 

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -21,7 +21,7 @@ from typing import Final, Protocol
 import orjson
 
 from batteryops.errors import RecordsError
-from batteryops.records.group_commit import QueueFullError, encode_time
+from batteryops.records.group_commit import BadRowsError, QueueFullError, encode_time
 from batteryops.records.identifiers import new_id
 from batteryops.records.rows import Row as Encoded
 from batteryops.serving.answer import document
@@ -109,8 +109,18 @@ class Desk:
                 taken.append(self._take(asked, lineup))
             except ProblemError as problem:
                 asked.refuse(problem)
+            except Exception:
+                logger.exception("request failed", extra={REQUEST_ID: asked.request_id})
+                asked.refuse(ProblemError(plain(500), FAILED))
         if not taken:
             return
+        try:
+            self._answer(taken, lineup)
+        except Exception:  # whatever it is, nobody may be left waiting
+            logger.exception("%d requests failed", len(taken))
+            self._refuse(taken, ProblemError(plain(500), FAILED))
+
+    def _answer(self, taken: list[Taken], lineup: Lineup) -> None:
         taken = self._answered(taken, lineup)
         if not taken:
             return
@@ -171,21 +181,34 @@ class Desk:
     def _shadowed(self, taken: list[Taken], shadow: LiveModel, answered_at: str) -> list[Encoded]:
         """What the challenger would have said, where it takes the same features."""
         pairs = [(one, row) for one in taken if (row := _for_other(one, shadow)) is not None]
-        if pairs:
+        try:
             shadow.estimate([row for _, row in pairs])
+        except Exception:  # the champion's answers go out all the same
+            logger.exception("version %s, which shadows, failed", shadow.version)
+            return []
+        pairs = [(one, row) for one, row in pairs if math.isfinite(row.estimate.capacity_ah)]
+        self._metrics.shadowed(shadow).inc(len(pairs))
         return [
             _encoded(one, row, shadow, answered_at, new_id(), served=False) for one, row in pairs
         ]
 
     def _written(self, taken: list[Taken], error: BaseException | None) -> None:
         """The writer is done with these; called from its thread."""
-        if self._acknowledge_first:
-            if error is not None:
-                self._loop.call_soon_threadsafe(self._metrics.lost.inc, len(taken))
-        elif error is None:
-            self._loop.call_soon_threadsafe(self._reply, taken)
-        else:
-            self._loop.call_soon_threadsafe(self._refuse, taken, _unavailable(error))
+        bad: Collection[int] = ()
+        if isinstance(error, BadRowsError):  # the others are on disk
+            bad = error.errors
+        elif error is not None:
+            bad = range(len(taken))
+        kept = [one for at, one in enumerate(taken) if at not in bad] if bad else taken
+        tell = self._loop.call_soon_threadsafe
+        if kept and not self._acknowledge_first:
+            tell(self._reply, kept)
+        if error is not None and len(kept) < len(taken):
+            lost = [one for at, one in enumerate(taken) if at in bad]
+            if self._acknowledge_first:
+                tell(self._metrics.lost.inc, len(lost))
+            else:
+                tell(self._refuse, lost, _unavailable(error))
 
     def _reply(self, taken: list[Taken]) -> None:
         for one in taken:

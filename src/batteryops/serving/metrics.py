@@ -26,6 +26,7 @@ class Metrics:
             template and status.
         in_flight: requests that wait for their answer.
         predictions: answers given, by model version and role.
+        shadows: answers of a challenger that shadows, by its version.
         lost: answers that were given but could not be put on record, in `async` mode.
     """
 
@@ -92,6 +93,7 @@ class Metrics:
         self.registry_reachable = self._gauge(
             "registry_reachable", "1 while the model registry answers.", "livemin"
         )
+        self._in_service: list[Gauge] = []
         self._predict_ok = self.duration.labels(*_PREDICT, 200)
 
     def _gauge(
@@ -130,14 +132,27 @@ class Metrics:
         """Those of them that were known."""
         return self.hits.labels(model.version, model.role)
 
+    def shadowed(self, model: LiveModel) -> Counter:
+        """Answers of a challenger that are on record only."""
+        return self.shadows.labels(model.version)
+
     def in_service(self, models: list[LiveModel]) -> None:
         """Say which models are in service from now on, and no others."""
-        self.model.clear()
-        for model in models:
+        for former in self._in_service:
+            former.set(0)
+        if not self._shared:  # what workers count together cannot be taken back
+            self.model.clear()
+        self._in_service = [
             self.model.labels(
                 model.model_name,
                 model.version,
                 model.role,
                 f"{model.view.name} v{model.view.version}",
                 model.fingerprint,
-            ).set(1)
+            )
+            for model in models
+        ]
+        for model, info in zip(models, self._in_service, strict=True):
+            info.set(1)
+            self.answered(model)  # counts from 0, so that a rate has a beginning
+            self.cache_hits(model)

@@ -87,6 +87,8 @@ class HotRequest:
 
     def refuse(self, problem: ProblemError) -> None:
         """Answer with a problem document."""
+        if self.response_complete:
+            return
         content = problem_content(
             problem.kind, problem.detail, self.request_id, errors=problem.errors
         )
