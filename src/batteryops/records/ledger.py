@@ -19,6 +19,8 @@ GATE_VERDICT: Final = "gate_verdict"
 MODEL_REGISTERED: Final = "model_registered"
 MODEL_PROMOTED: Final = "model_promoted"
 BASELINE_FITTED: Final = "baseline_fitted"
+KEY_CREATED: Final = "key_created"
+KEY_REVOKED: Final = "key_revoked"
 
 GENESIS: Final = "0" * 64
 """What the first entry names as the hash before it."""
