@@ -57,7 +57,6 @@ def measure_batch(
         rows[:, 2] += np.arange(ROWS, dtype=np.float32) * 1e-6 + turn * 1e-3
         vehicles = [asked[index % len(asked)].vehicle_id for index in range(ROWS)]
         body = _stream(served.names, vehicles, rows)
-        plain.append(_in_process(served, rows))
         started = time.perf_counter()
         answered = _ask(f"http://{running.host}:{running.port}{PATH}", body)
         taken_s = time.perf_counter() - started
@@ -65,6 +64,7 @@ def measure_batch(
             return None
         _check(answered, booster, rows)
         ours.append(taken_s)
+        plain.append(_in_process(served, rows))
     return Batch(
         ROWS,
         median(ours[1:]),
@@ -109,8 +109,8 @@ def _check(answered: pl.DataFrame, booster: xgb.Booster, rows: np.ndarray) -> No
 def _in_process(served: Served, rows: np.ndarray) -> float:
     """Seconds of one `inplace_predict` in a process that does nothing else."""
     code = (
-        "import sys, time, numpy as np, xgboost as xgb\n"
-        "rows = np.load(sys.stdin.buffer)\n"
+        "import io, sys, time, numpy as np, xgboost as xgb\n"
+        "rows = np.load(io.BytesIO(sys.stdin.buffer.read()))\n"
         "booster = xgb.Booster(model_file=sys.argv[1])\n"
         f"booster.set_param({{'nthread': {THREADS}}})\n"
         "def once():\n"
