@@ -199,6 +199,24 @@ def test_an_explanation_comes_back_and_adds_up(log: PredictionLog) -> None:
         record(contributions={"a": float("nan")}, base_ah=1.0)
 
 
+def test_an_explanation_can_follow_its_prediction_where_it_adds_up(log: PredictionLog) -> None:
+    first, second, third = (record(capacity_ah=1.5, prediction_id=new_id()) for _ in range(3))
+    log.append([first, second, third])
+    log.add_explanations({})
+    log.add_explanations(
+        {
+            first.prediction_id: ({"a": 0.25, "b": -0.5}, 1.75),
+            second.prediction_id: ({"a": 0.25, "b": -0.5}, 1.76),
+            "not there": ({"a": 0.25, "b": -0.5}, 1.75),
+        }
+    )
+    assert log.get(first.prediction_id) == replace(
+        first, contributions={"a": 0.25, "b": -0.5}, base_ah=1.75
+    )
+    assert log.get(second.prediction_id) == second
+    assert log.get(third.prediction_id) == third
+
+
 def test_an_interval_that_is_upside_down_is_refused() -> None:
     with pytest.raises(RecordsError, match="the lower end first"):
         record(capacity_low_ah=1.9, capacity_high_ah=1.8)

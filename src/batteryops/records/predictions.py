@@ -1,6 +1,7 @@
 """The prediction log: every answer that was given, written before it was acknowledged."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any, ClassVar, Final
@@ -12,7 +13,7 @@ from batteryops.errors import RecordsError
 from batteryops.records import frames
 from batteryops.records.batches import PredictionBatch, read_content, versions_from_json
 from batteryops.records.database import StoreName
-from batteryops.records.record import PredictionRecord, Status
+from batteryops.records.record import EXPLAINED_AH, PredictionRecord, Status
 from batteryops.records.store import Store
 from batteryops.records.tables import BATCHES, PREDICTIONS
 
@@ -65,6 +66,34 @@ class PredictionLog(Store):
         with self._database.write() as connection:
             connection.execute(sa.insert(BATCHES), row)
         self._database.tidy_up_soon()
+
+    def add_explanations(
+        self, explanations: Mapping[str, tuple[Mapping[str, float], float]]
+    ) -> None:
+        """Keep contributions and base, in Ah, with single predictions, by their identifiers.
+
+        Those that do not add up to what the prediction says are left out.
+        """
+        if not explanations:
+            return
+        table = PREDICTIONS.c
+        keep = (
+            sa.update(PREDICTIONS)
+            .where(table.prediction_id == sa.bindparam("of"))
+            .where(sa.func.abs(table.capacity_ah - sa.bindparam("total")) <= EXPLAINED_AH)
+            .values(contributions=sa.bindparam("added"), base_ah=sa.bindparam("base"))
+        )
+        rows = [
+            {
+                "of": prediction_id,
+                "total": math.fsum((base_ah, *contributions.values())),
+                "added": dict(contributions),
+                "base": base_ah,
+            }
+            for prediction_id, (contributions, base_ah) in explanations.items()
+        ]
+        with self._database.write() as connection:
+            connection.execute(keep, rows)
 
     def get(self, prediction_id: str) -> PredictionRecord | None:
         """The record of that identifier, or None; of a row of a batch as `<batch_id>:<row>`."""
