@@ -30,7 +30,6 @@ AFTER: Final[Mapping[str, pl.DataType]] = {
 """Columns of a batch that stand after its features; `error` says why a row has no answer."""
 
 ALLOWED: Final = frozenset(("ok", "out_of_domain"))
-_FEW: Final = ("vehicle_id", "status", "version", "role", "error")  # many rows say the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +107,13 @@ class PredictionBatch:
 
     def content(self) -> bytes:
         """The table as an Arrow IPC file, compressed with LZ4."""
-        small = self.table.select(
+        as_kept = self.table.select(
             *(pl.col(name).cast(kind) for name, kind in BEFORE.items()),
             *(pl.col(name).cast(pl.Float64) for name in self.features),
             *(pl.col(name).cast(kind) for name, kind in AFTER.items()),
-        ).with_columns(pl.col(_FEW).cast(pl.Categorical))
+        )
         file = io.BytesIO()
-        small.write_ipc(file, compression="lz4")
+        as_kept.write_ipc(file, compression="lz4")
         return file.getvalue()
 
     def record(self, row: int) -> PredictionRecord | None:
@@ -183,13 +182,12 @@ def read_content(content: bytes, batch_id: str) -> pl.DataFrame:
         RecordsError: when it was changed since.
     """
     try:
-        table = pl.read_ipc(io.BytesIO(content))
+        return pl.read_ipc(io.BytesIO(content))
     except UNREADABLE as error:
         raise RecordsError(
             f"batch {batch_id} in the prediction log cannot be read ({first_line(error)}); it was "
             "changed since it was written: restore the database"
         ) from error
-    return table.with_columns(pl.col(_FEW).cast(pl.String))
 
 
 def _holds(given: pl.DataType, expected: pl.DataType) -> bool:
