@@ -39,7 +39,8 @@ class JsonLines(logging.Formatter):
 
 
 def log_as_json() -> None:
-    """Have everything that this process logs written so."""
+    """Have everything that this process logs written so; libraries from warnings on."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("batteryops").setLevel(logging.INFO)
