@@ -192,6 +192,22 @@ def test_frames_and_get_say_the_same_of_a_row(log: PredictionLog) -> None:
         }
 
 
+def test_numbers_of_single_precision_stay_so_and_take_less_room(log: PredictionLog) -> None:
+    n_rows = 20_000
+    table = pl.concat([three_rows()[:1]] * n_rows).with_columns(
+        row=pl.int_range(n_rows, dtype=pl.Int32),
+        voltage_V_mean=(pl.int_range(n_rows) * 0.37).sin(),
+    )
+    small = table.with_columns(pl.col(pl.Float64).cast(pl.Float32))
+    assert len(batch(small).content()) < 0.65 * len(batch(table).content())
+    log.append_batch(batch(small))
+    record = log.get(f"{id_of(NOW)}:7")
+    assert record is not None
+    assert record.features["voltage_V_mean"] == small["voltage_V_mean"][7]
+    [frame] = log.frames(NOW, NOW + timedelta(seconds=1), features=["voltage_V_mean"])
+    assert frame["voltage_V_mean"].dtype == frame["capacity_ah"].dtype == pl.Float64
+
+
 def test_frames_of_an_empty_span_are_none(log: PredictionLog) -> None:
     log.append([single(NOW)])
     assert list(log.frames(NOW - timedelta(days=1), NOW)) == []

@@ -96,7 +96,8 @@ def batch_frame(row: sa.Row[Any], features: Sequence[str]) -> pl.DataFrame:
         cached=pl.lit(value=False),
         served=pl.lit(value=True),
     )
-    return whole.select(*(pl.col(name).cast(kind) for name, kind in FRAME.items()), *features)
+    kinds = FRAME | dict.fromkeys(features, pl.Float64())
+    return whole.select(pl.col(name).cast(kind) for name, kind in kinds.items())
 
 
 def _after(
