@@ -199,7 +199,8 @@ def test_numbers_of_single_precision_stay_so_and_take_less_room(log: PredictionL
         voltage_V_mean=(pl.int_range(n_rows) * 0.37).sin(),
     )
     small = table.with_columns(pl.col(pl.Float64).cast(pl.Float32))
-    assert len(batch(small).content()) < 0.65 * len(batch(table).content())
+    saved = len(batch(table).content()) - len(batch(small).content())
+    assert saved > 3 * n_rows  # of 4 bytes a row in the one column that varies
     log.append_batch(batch(small))
     record = log.get(f"{id_of(NOW)}:7")
     assert record is not None
