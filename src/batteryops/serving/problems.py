@@ -48,6 +48,11 @@ MALFORMED_JSON: Final = ProblemType(
 MALFORMED_HTTP: Final = ProblemType(
     "malformed-http", HTTPStatus.BAD_REQUEST, "The request is not HTTP"
 )
+HEAD_TOO_LARGE: Final = ProblemType(
+    "head-too-large",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    "The request line and headers are too large",
+)
 BODY_TOO_LARGE: Final = ProblemType(
     "body-too-large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body is too large"
 )
@@ -90,6 +95,22 @@ NOT_FOLLOWING: Final = ProblemType(
 )
 NOT_READY: Final = ProblemType(
     "not-ready", HTTPStatus.SERVICE_UNAVAILABLE, "The server cannot answer predictions"
+)
+
+RECORDS_UNAVAILABLE: Final = ProblemType(
+    "records-unavailable", HTTPStatus.SERVICE_UNAVAILABLE, "The records cannot be reached"
+)
+UNKNOWN_PREDICTION: Final = ProblemType(
+    "unknown-prediction", HTTPStatus.NOT_FOUND, "No such prediction is on record"
+)
+NOT_EXPLAINABLE: Final = ProblemType(
+    "not-explainable", HTTPStatus.CONFLICT, "The model's answers cannot be explained"
+)
+MODEL_NOT_HERE: Final = ProblemType(
+    "model-not-here", HTTPStatus.CONFLICT, "The server does not have the version that answered"
+)
+EXPLAINER_BUSY: Final = ProblemType(
+    "explainer-busy", HTTPStatus.SERVICE_UNAVAILABLE, "More explanations are under way than may be"
 )
 
 

@@ -14,6 +14,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from batteryops.records.identifiers import new_id
@@ -22,6 +23,7 @@ from batteryops.serving.envelope import ACCEPTED_ID, SECURITY_HEADERS
 from batteryops.serving.metrics import Metrics
 from batteryops.serving.problems import (
     ARRIVED_TOO_SLOWLY,
+    HEAD_TOO_LARGE,
     MALFORMED_HTTP,
     MEDIA_TYPE,
     ProblemError,
@@ -38,6 +40,41 @@ _READ: Final = frozenset((b"authorization", b"content-type", b"content-encoding"
 _SECURITY: Final = b"".join(name + b": " + value + b"\r\n" for name, value in SECURITY_HEADERS)
 _ANSWER: Final = b"content-type: application/json\r\n" + _SECURITY
 _CLOSE: Final = b"connection: close\r\n"
+_CLOSING: Final = {"Connection": "close"}
+_CLIENT_LEFT: Final = 499  # as the envelope counts it
+_HEAD_BYTES: Final = 65_536
+_LINGER_S: Final = 5.0  # for what a client still sends when it has its refusal already
+
+
+class _Outlet:
+    """A connection that is not torn down over a refusal that the client has not read yet.
+
+    Where a socket is closed with bytes unread, the kernel resets the connection, and a client in
+    the middle of its 10 MB never sees why. So what it still sends is read, for a while, and thrown
+    away.
+    """
+
+    def __init__(self, transport: asyncio.Transport, protocol: "HotProtocol") -> None:
+        self._transport = transport
+        self._protocol = protocol
+        self.write = transport.write
+        self.get_extra_info = transport.get_extra_info
+        self.pause_reading = transport.pause_reading
+        self.resume_reading = transport.resume_reading
+        self.lingers = False
+
+    def is_closing(self) -> bool:
+        """Whether nothing more can be sent."""
+        return self.lingers or self._transport.is_closing()
+
+    def close(self) -> None:
+        """Send what was written, and close, now or soon."""
+        if self.lingers or not self._protocol.has_refused_what_arrives():
+            self._transport.close()
+            return
+        self.lingers = True
+        self._transport.write_eof()
+        self._protocol.linger()
 
 
 class _Unheard:
@@ -93,7 +130,7 @@ class HotRequest:
             problem.kind, problem.detail, self.request_id, errors=problem.errors
         )
         headers = _problem_headers(problem)
-        if b"connection: close" in headers.lower():
+        if "Connection" in problem.headers:
             self.keep_alive = False
         self._send(STATUS_LINE[problem.kind.status], headers, content)
         self.protocol.metrics.refused_in(problem.kind.status, time.perf_counter() - self.arrived)
@@ -154,22 +191,54 @@ class HotProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's own
         super().__init__(*args, **kwargs)
         self._arriving = False
+        self._in_head = True
+        self._head_ended = False
+        self._head_bytes = 0
+        self._without_upgrade: bytes | None = None
+        self._refused = False
         self._patience: asyncio.TimerHandle | None = None
+        self._outlet: _Outlet
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn declares it
         """Wait for a request, but not for ever."""
-        super().connection_made(transport)
+        self._outlet = _Outlet(transport, self)
+        super().connection_made(self._outlet)  # type: ignore[arg-type] # it has what is asked of it
         self._arriving = True
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget what was going on."""
         self._wait_no_more()
+        hot: object = self.cycle
+        if isinstance(hot, HotRequest) and hot.more_body and not hot.response_complete:
+            hot.response_complete = True
+            self.metrics.refused_in(_CLIENT_LEFT, time.perf_counter() - hot.arrived)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; a request that has come in part must come as a whole soon."""
-        super().data_received(data)
+        if self._outlet.lingers:
+            return
+        only_head = self._in_head
+        self._head_ended = False
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("the bytes that were sent are not a request of HTTP/1.1")
+            return
+        except httptools.HttpParserUpgrade as upgrade:
+            self.parser = httptools.HttpRequestParser(self)
+            head, self._without_upgrade = self._without_upgrade or b"", None
+            self.data_received(head + data[upgrade.args[0] :])
+            return
+        if only_head and self._in_head and not self._head_ended:
+            self._head_bytes += len(data)
+            if self._head_bytes > _HEAD_BYTES:
+                self._refuse(
+                    ProblemError(HEAD_TOO_LARGE, f"expected at most {_HEAD_BYTES} bytes of them")
+                )
+                return
         if self._arriving:
             if self._patience is None:
                 self._wait()
@@ -183,6 +252,10 @@ class HotProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Decide which way the request goes."""
+        self._in_head, self._head_ended, self._head_bytes = False, True, 0
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            self._without_upgrade = self._head_without_upgrade()
+            return
         busy = self.cycle is not None and not self.cycle.response_complete
         if (
             self.url == PATH
@@ -190,7 +263,6 @@ class HotProtocol(HttpToolsProtocol):
             and not self.expect_100_continue
             and self.parser.get_method() == b"POST"
             and self.parser.get_http_version() == "1.1"
-            and not self.parser.should_upgrade()
         ):
             headers = {name: value for name, value in self.headers if name in _READ}
             hot = HotRequest(self, headers)
@@ -212,13 +284,31 @@ class HotProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is there."""
-        self._arriving = False
+        if self._without_upgrade is not None:
+            return
+        self._arriving, self._in_head = False, True
         hot: object = self.cycle
         if not isinstance(hot, HotRequest):
             super().on_message_complete()
         elif not hot.response_complete:
             hot.more_body = False
             self.desk.ask(hot)
+
+    def _head_without_upgrade(self) -> bytes:
+        """The request line and headers once more, without the upgrade that is not offered here.
+
+        The parser takes what follows an upgrade for another protocol. It is still HTTP/1.1, the
+        body first: Java's HttpClient, for one, sends every request with `Upgrade: h2c`.
+        """
+        lines = [b"%b %b HTTP/1.1\r\n" % (self.parser.get_method(), self.url)]
+        for name, value in self.headers:
+            kept = value
+            if name == b"connection":
+                options = [option.strip() for option in value.split(b",")]
+                kept = b", ".join(one for one in options if one.lower() != b"upgrade")
+            if name != b"upgrade" and kept:
+                lines.append(name + b": " + kept + b"\r\n")
+        return b"".join(lines) + b"\r\n"
 
     def default_header_lines(self) -> bytes:
         """The headers that uvicorn gives every answer, as lines."""
@@ -231,17 +321,45 @@ class HotProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, as a problem document."""
-        self._refuse(ProblemError(MALFORMED_HTTP, msg))
+        problem = ProblemError(MALFORMED_HTTP, msg, headers=_CLOSING)
+        cycle: Any = self.cycle
+        if cycle is None or cycle.response_complete:
+            self._refuse(problem)
+        elif not cycle.more_body:  # a request before it is whole: that one is answered
+            cycle.keep_alive = False
+        elif isinstance(cycle, HotRequest):
+            self._refused = True
+            cycle.refuse(problem)
+        elif cycle.response_started:
+            self.transport.close()
+        else:
+            self._refuse(problem)
+
+    def has_refused_what_arrives(self) -> bool:
+        """Whether the client may still be sending what has its answer already."""
+        if self._refused:
+            return True
+        cycle = self.cycle
+        return self._arriving and cycle is not None and cycle.response_complete and cycle.more_body
+
+    def linger(self) -> None:
+        """Let what still arrives arrive, for a while."""
+        self.flow.resume_reading()
+        self._wait_no_more()
+        self._patience = self.loop.call_later(_LINGER_S, self.transport.close)
 
     def _refuse(self, problem: ProblemError) -> None:
         """Refuse a request that has no cycle yet, and close."""
-        content = problem_content(problem.kind, problem.detail, new_id())
+        self._refused = True
+        request_id = new_id()
+        content = problem_content(problem.kind, problem.detail, request_id)
         self.transport.write(
-            b"%b%b%bcontent-length: %d\r\n%b\r\n%b"
+            b"%b%b%bx-request-id: %b\r\ncontent-length: %d\r\n%b\r\n%b"
             % (
                 STATUS_LINE[problem.kind.status],
                 self.default_header_lines(),
                 _problem_headers(problem),
+                request_id.encode(),
                 len(content),
                 _CLOSE,
                 content,
@@ -261,28 +379,28 @@ class HotProtocol(HttpToolsProtocol):
         self._patience = None
         if self.transport.is_closing() or not self._arriving:
             return
+        cycle: Any = self.cycle
+        is_open = cycle is not None and not cycle.response_complete
+        if self.flow.read_paused or (is_open and not cycle.more_body):  # the server's own turn
+            self._wait()
+            return
         problem = ProblemError(
             ARRIVED_TOO_SLOWLY,
             f"the request was not there after {self.arrival_timeout_s:g} s; send it again",
-            headers={"Connection": "close"},
+            headers=_CLOSING,
         )
-        hot: object = self.cycle
-        if isinstance(hot, HotRequest):
-            if not hot.response_complete:
-                hot.refuse(problem)
-                return
-        elif (
-            self.cycle is not None
-            and self.cycle.response_started
-            and not self.cycle.response_complete
-        ):
-            self.transport.close()  # an answer has begun: it can only be broken off
-            return
-        self._refuse(problem)
+        if is_open and isinstance(cycle, HotRequest):
+            cycle.refuse(problem)
+        elif is_open and cycle.response_started:  # it can only be broken off
+            self.transport.close()
+        else:
+            self._refuse(problem)
 
 
 def _problem_headers(problem: ProblemError) -> bytes:
     given = b"".join(
-        f"{name.lower()}: {value}\r\n".encode("latin-1") for name, value in problem.headers.items()
+        f"{name.lower()}: {value}\r\n".encode("latin-1")
+        for name, value in problem.headers.items()
+        if name != "Connection"  # stands with what ends a connection
     )
     return b"content-type: " + MEDIA_TYPE.encode() + b"\r\n" + _SECURITY + given
