@@ -1,0 +1,410 @@
+"""The desk: one look at the cache, one call of the model, one submission to the log, each told."""
+
+import json
+import math
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from batteryops.errors import RecordsError
+from batteryops.models.onnx_twin import OnnxRow
+from batteryops.models.package import ModelPackage
+from batteryops.records.group_commit import (
+    BadRowsError,
+    Done,
+    GroupCommit,
+    QueueFullError,
+    Row,
+    encode_row,
+)
+from batteryops.records.predictions import PredictionLog
+from batteryops.serving import live_model
+from batteryops.serving.deployment import Deployment, RoutingRule, Slot, deploy_package
+from batteryops.serving.lineup import Routing
+from batteryops.serving.service import Service
+from batteryops.settings import Settings
+
+Serve = Callable[..., TestClient]
+Body = dict[str, object]
+
+
+def service_of(client: TestClient) -> Service:
+    assert isinstance(client.app, FastAPI)
+    service = client.app.state.service
+    assert isinstance(service, Service)
+    return service
+
+
+def sample(client: TestClient, name: str, **labels: str) -> float | None:
+    return service_of(client).metrics.registry.get_sample_value(name, labels)
+
+
+def changed(settings: Settings, section: str, **values: object) -> Settings:
+    """The settings with another value in a section of `serving`."""
+    part = getattr(settings.serving, section).model_copy(update=values)
+    serving = settings.serving.model_copy(update={section: part})
+    return settings.model_copy(update={"serving": serving})
+
+
+def beside(package: ModelPackage, mode: str, share: float = 0.2) -> Deployment:
+    """Version 3 as champion, the same package as challenger, version 4."""
+    alone = deploy_package(package, "3", "champion")
+    challenger = Slot(
+        version="4", role="challenger", folder=package.folder, fingerprint=package.fingerprint
+    )
+    rule = RoutingRule.model_validate({"mode": mode, "share": share, "salt": "3 against 4"})
+    return alone.model_copy(update={"challenger": challenger, "routing": rule})
+
+
+class Held:
+    """A log that is slow, or gone, as a test wants it; stands in for `GroupCommit.submit`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.rows: list[Row] = []
+        self.done: list[Done] = []
+        self.failure: RecordsError | None = None
+        monkeypatch.setattr(GroupCommit, "submit", self.submit)
+
+    def submit(self, rows: Sequence[Row], done: Done) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.rows += rows
+        self.done.append(done)
+
+
+def test_the_same_features_again_are_answered_from_the_cache_and_are_on_record_by_themselves(
+    client: TestClient, body: Body, log: PredictionLog
+) -> None:
+    first, second = (client.post("/predict", json=body).json() for _ in range(2))
+    assert (first["cached"], second["cached"]) == (False, True)
+    own = {"prediction_id", "request_id", "cached"}
+    assert {k: v for k, v in first.items() if k not in own} == {
+        k: v for k, v in second.items() if k not in own
+    }
+    records = [log.get(answer["prediction_id"]) for answer in (first, second)]
+    assert [record.cached for record in records if record is not None] == [False, True]
+    assert log.count() == 2
+    assert sample(client, "prediction_cache_hits_total", version="3", role="champion") == 1
+    assert sample(client, "predictions_total", version="3", role="champion") == 2
+
+
+def test_another_asset_of_the_same_profile_shares_the_answer_under_its_own_name(
+    client: TestClient, body: Body, log: PredictionLog
+) -> None:
+    client.post("/predict", json=body)
+    answer = client.post("/predict", json=body | {"vehicle_id": "B0018"}).json()
+    assert (answer["vehicle_id"], answer["cached"]) == ("B0018", True)
+    record = log.get(answer["prediction_id"])
+    assert record is not None
+    assert record.vehicle_id == "B0018"
+
+
+def test_an_answer_is_forgotten_after_its_time(
+    serve: Serve, settings: Settings, body: Body, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(live_model, "monotonic", lambda: now)
+    client = serve(settings=changed(settings, "cache", ttl_s=60.0))
+
+    def ask() -> bool:
+        return bool(client.post("/predict", json=body).json()["cached"])
+
+    assert not ask()
+    now += 59.0
+    assert ask()
+    now += 2.0
+    assert not ask()
+
+
+def test_the_cache_keeps_no_more_than_it_may_and_nothing_where_it_may_not(
+    serve: Serve, settings: Settings, body: Body
+) -> None:
+    small = serve(settings=changed(settings, "cache", max_entries=1))
+    other = body | {"delta_T_C": 14.0}
+    sent = [body, other, body, body]
+    assert [small.post("/predict", json=one).json()["cached"] for one in sent] == [
+        False,
+        False,
+        False,
+        True,
+    ]
+    none = serve(settings=changed(settings, "cache", max_entries=0))
+    assert [none.post("/predict", json=body).json()["cached"] for _ in range(2)] == [False, False]
+
+
+def test_another_version_begins_with_an_empty_cache(
+    serve: Serve, package: ModelPackage, body: Body
+) -> None:
+    for version in ("3", "4"):
+        client = serve(deployment=deploy_package(package, version, "champion"))
+        assert not client.post("/predict", json=body).json()["cached"]
+        assert client.post("/predict", json=body).json()["cached"]
+
+
+@pytest.mark.parametrize("change", [{}, {"temperature_C_max": 61.0}, {"discharge_time_s": 3690}])
+def test_the_row_for_the_log_is_that_of_the_record(
+    client: TestClient,
+    body: Body,
+    log: PredictionLog,
+    change: Body,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows: list[Row] = []
+    submit = GroupCommit.submit
+
+    def watched(self: GroupCommit, given: Sequence[Row], done: Done) -> None:
+        rows.extend(given)
+        submit(self, given, done)
+
+    monkeypatch.setattr(GroupCommit, "submit", watched)
+    for _ in range(2):  # the second from the cache
+        answer = client.post("/predict", json=body | change).json()
+        record = log.get(answer["prediction_id"])
+        assert record is not None
+        assert rows.pop() == encode_row(record)
+
+
+def test_a_shadow_is_on_record_and_its_answer_is_not_given(
+    serve: Serve, package: ModelPackage, body: Body, log: PredictionLog
+) -> None:
+    client = serve(deployment=beside(package, "shadow"))
+    answers = [client.post("/predict", json=body | {"delta_T_C": 14.0 + n}).json() for n in (0, 1)]
+    assert [answer["model_version"] for answer in answers] == ["3", "3"]
+    records = {record.prediction_id: record for record in log.recent(10)}
+    assert len(records) == 4
+    told = [records.pop(answer["prediction_id"]) for answer in answers]
+    assert all(record.served and record.role == "champion" for record in told)
+    for record in records.values():
+        assert (record.served, record.role, record.model_version) == (False, "challenger", "4")
+    assert {record.request_id for record in records.values()} == {
+        record.request_id for record in told
+    }
+    assert sample(client, "predictions_total", version="3", role="champion") == 2
+    assert sample(client, "predictions_total", version="4", role="challenger") == 0
+    assert sample(client, "shadow_predictions_total", version="4") == 2
+
+
+@pytest.mark.parametrize("wrong", ["raises", "answers no number"])
+def test_a_shadow_that_fails_takes_no_answer_away(
+    serve: Serve, package: ModelPackage, body: Body, log: PredictionLog, wrong: str
+) -> None:
+    client = serve(deployment=beside(package, "shadow"))
+    shadow = service_of(client).lineup.shadow
+    assert shadow is not None
+
+    class Broken:
+        def batch(self, rows: Any) -> Any:  # noqa: ANN401  # arrays
+            if wrong == "raises":
+                raise RuntimeError("broken")
+            return np.full(len(rows), math.nan)
+
+    shadow._answer = Broken()  # type: ignore[assignment]  # noqa: SLF001  # a broken model cannot be loaded
+    answer = client.post("/predict", json=body)
+    assert answer.status_code == 200
+    assert [record.served for record in log.recent(10)] == [True]
+
+
+def test_a_split_is_sticky_and_of_about_its_share(
+    serve: Serve, package: ModelPackage, body: Body, log: PredictionLog
+) -> None:
+    client = serve(deployment=beside(package, "split", 0.3))
+    vehicles = [f"B0{number:03}" for number in range(150)]
+    rounds = [
+        [client.post("/predict", json=body | {"vehicle_id": one}).json() for one in vehicles]
+        for _ in range(2)
+    ]
+    first, second = ([answer["model_version"] for answer in answers] for answers in rounds)
+    assert first == second
+    rule = Routing("split", 0.3, "3 against 4")
+    assert first == ["4" if rule.is_challengers(one) else "3" for one in vehicles]
+    assert 0.15 < first.count("4") / len(first) < 0.45
+    for answer in rounds[0][:20]:
+        record = log.get(answer["prediction_id"])
+        assert record is not None
+        assert (record.model_version, record.role) == (answer["model_version"], answer["role"])
+    assert sample(client, "predictions_total", version="4", role="challenger") == 2 * first.count(
+        "4"
+    )
+
+
+def test_a_challenger_that_is_not_to_be_asked_answers_nobody(
+    serve: Serve, package: ModelPackage, body: Body, log: PredictionLog
+) -> None:
+    client = serve(deployment=beside(package, "off", 1.0))
+    assert client.post("/predict", json=body).json()["model_version"] == "3"
+    assert log.count() == 1
+
+
+def test_without_waiting_for_the_disk_an_answer_comes_before_its_commit(
+    serve: Serve, settings: Settings, body: Body, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serve(settings=changed(settings, "log", mode="async"))
+    held = Held(monkeypatch)
+    assert client.post("/predict", json=body).status_code == 200
+    (done,) = held.done
+    assert len(held.rows) == 1
+    done(None)
+    assert sample(client, "predictions_lost_total") == 0
+    client.post("/predict", json=body)
+    held.done[1](RecordsError("the disk is full"))
+    client.get("/healthz")  # by now the loop has heard
+    assert sample(client, "predictions_lost_total") == 1
+
+
+def test_with_waiting_for_the_disk_an_answer_comes_after_its_commit(
+    client: TestClient, body: Body, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held(monkeypatch)
+    with ThreadPoolExecutor(1) as asking:
+        answer = asking.submit(client.post, "/predict", json=body)
+        while not held.done:
+            client.get("/healthz")
+        assert not answer.done()
+        held.done[0](None)
+        assert answer.result(10).status_code == 200
+
+
+def test_a_full_queue_is_503_and_says_when_to_come_again(
+    client: TestClient, body: Body, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held(monkeypatch)
+    held.failure = QueueFullError("20000 answers wait", 2.3)
+    response = client.post("/predict", json=body)
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "3"
+    assert response.json()["type"] == "urn:batteryops:problem:overloaded"
+    assert sample(client, "predictions_total", version="3", role="champion") == 0
+
+
+def test_a_queue_of_one_row_takes_one_request_at_a_time(
+    serve: Serve, settings: Settings, body: Body, log: PredictionLog
+) -> None:
+    client = serve(settings=changed(settings, "log", queue_rows=1))
+    with ThreadPoolExecutor(8) as asking:
+        responses = list(asking.map(lambda _: client.post("/predict", json=body), range(60)))
+    given = [one for one in responses if one.status_code == 200]
+    assert given
+    assert log.count() == len(given)
+    for refused in (one for one in responses if one.status_code != 200):
+        assert refused.json()["type"] == "urn:batteryops:problem:overloaded"
+        assert int(refused.headers["retry-after"]) >= 1
+
+
+def test_it_recovers_by_itself_once_the_log_is_back(
+    client: TestClient, body: Body, tmp_path: Path, log: PredictionLog
+) -> None:
+    assert client.post("/predict", json=body).status_code == 200
+    files = sorted(tmp_path.glob("predictions.db*"))
+    for file in files:
+        file.rename(file.with_name(f"away-{file.name}"))
+    refused = client.post("/predict", json=body)
+    assert refused.status_code == 503
+    assert refused.json()["type"] == "urn:batteryops:problem:log-unavailable"
+    assert int(refused.headers["retry-after"]) >= 1
+    for file in files:
+        file.with_name(f"away-{file.name}").rename(file)
+    statuses: list[int] = []
+    while not statuses or statuses[-1] != 200:
+        statuses.append(client.post("/predict", json=body).status_code)
+        assert set(statuses) <= {200, 503}
+        threading.Event().wait(0.05)
+        assert len(statuses) < 200
+    assert log.count() == 2
+
+
+def test_rows_that_the_database_refuses_take_no_others_with_them(
+    client: TestClient, body: Body, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held(monkeypatch)
+    with ThreadPoolExecutor(2) as asking:
+        answers = [asking.submit(client.post, "/predict", json=body) for _ in range(2)]
+        while len(held.rows) < 2:
+            client.get("/healthz")
+        bad = RecordsError("no such row")
+        for number, done in enumerate(held.done):  # one submission of two rows, or two of one
+            at = {0: bad} if number == 0 else {}
+            done(BadRowsError("one cannot be kept", at) if at else None)
+        statuses = sorted(answer.result(10).status_code for answer in answers)
+    assert statuses == [200, 503]
+
+
+def test_a_model_that_answers_no_number_fails_that_request_only(
+    client: TestClient,
+    body: Body,
+    log: PredictionLog,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    honest = OnnxRow.batch
+
+    def sometimes(self: OnnxRow, rows: Any) -> Any:  # noqa: ANN401  # arrays
+        capacities = honest(self, rows).copy()
+        capacities[rows[:, 5] == 11.0] = math.nan  # delta_T_C
+        return capacities
+
+    monkeypatch.setattr(OnnxRow, "batch", sometimes)
+    headers = {"X-Request-ID": "unlucky"}
+    with ThreadPoolExecutor(4) as asking:
+        good = [
+            asking.submit(client.post, "/predict", json=body | {"delta_T_C": 12.0 + n})
+            for n in range(6)
+        ]
+        bad = asking.submit(
+            client.post, "/predict", json=body | {"delta_T_C": 11.0}, headers=headers
+        )
+        assert [one.result().status_code for one in good] == [200] * 6
+    assert bad.result().status_code == 500
+    assert bad.result().json()["instance"] == "urn:batteryops:request:unlucky"
+    assert log.count() == 6
+    assert "version 3 answered nan" in caplog.text
+
+
+def test_a_failure_of_the_code_leaves_nobody_waiting(
+    client: TestClient,
+    body: Body,
+    log: PredictionLog,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def breaks(_self: OnnxRow, _rows: object) -> None:
+        raise RuntimeError("a secret of the code")
+
+    monkeypatch.setattr(OnnxRow, "batch", breaks)
+    response = client.post("/predict", json=body)
+    assert response.status_code == 500
+    assert response.headers["content-type"] == "application/problem+json"
+    assert "secret" not in response.text
+    assert "a secret of the code" in caplog.text
+    monkeypatch.undo()
+    assert client.post("/predict", json=body).status_code == 200
+    assert log.count() == 1
+    assert sample(client, "http_requests_in_flight") == 0
+
+
+def test_many_at_once_get_each_their_own_answer(
+    client: TestClient, body: Body, log: PredictionLog
+) -> None:
+    sent = [{"vehicle_id": f"B{number:04}", "delta_T_C": 10 + number / 10} for number in range(40)]
+
+    def ask(change: dict[str, object]) -> Any:  # noqa: ANN401  # httpx's
+        return client.post(
+            "/predict", json=body | change, headers={"X-Request-ID": str(change["vehicle_id"])}
+        ).json()
+
+    with ThreadPoolExecutor(8) as asking:
+        answers = list(asking.map(ask, sent))
+    for change, answer in zip(sent, answers, strict=True):
+        assert answer["vehicle_id"] == answer["request_id"] == change["vehicle_id"]
+        record = log.get(answer["prediction_id"])
+        assert record is not None
+        assert record.vehicle_id == change["vehicle_id"]
+        assert record.features["delta_T_C"] == change["delta_T_C"]
+        assert json.loads(json.dumps(record.soh)) == answer["soh"]
+    assert log.count() == 40
