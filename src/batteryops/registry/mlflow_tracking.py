@@ -11,7 +11,7 @@ from typing import Any, Final
 from batteryops.errors import BatteryOpsError, RegistryError
 from batteryops.models.manifest import read_manifest
 from batteryops.registry.artifacts import check_place
-from batteryops.registry.package_cache import keep
+from batteryops.registry.package_cache import folder_of, keep
 from batteryops.registry.store import first_line, open_client
 from batteryops.registry.versions import (
     ALIASES,
@@ -279,7 +279,7 @@ class ModelRegistry:
                 into.mkdir(parents=True)
                 return Path(self._client.download_artifacts(found.run_id, PACKAGE, str(into)))
 
-        folder = cache_folder / f"{self.model_name}-{found.version}-{expected[:12]}"
+        folder = folder_of(cache_folder, self.model_name, found.version, expected)
         return keep(folder, expected, fetch, named=f"{named} (run {found.run_id})")
 
     def check_artifacts(self) -> str:

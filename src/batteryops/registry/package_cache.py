@@ -11,6 +11,16 @@ from batteryops.errors import PackageError, RegistryError
 from batteryops.models.manifest import MANIFEST, read_manifest
 
 
+def folder_of(cache: Path, model_name: str, version: int | str, fingerprint: str) -> Path:
+    """Where a cache keeps the package of a version.
+
+    Examples:
+        >>> str(folder_of(Path("packages"), "ev-soh-predictor", 3, "0f" * 32))
+        'packages/ev-soh-predictor-3-0f0f0f0f0f0f'
+    """
+    return cache / f"{model_name}-{version}-{fingerprint[:12]}"
+
+
 def keep(folder: Path, fingerprint: str, fetch: Callable[[Path], Path], *, named: str) -> Path:
     """The package in a folder of the cache; fetched when it is not there or was damaged.
 

@@ -18,6 +18,14 @@ from batteryops.serving import documents
 from batteryops.serving.arrival import AsgiRequest, headers_of, read_body
 from batteryops.serving.desk import Desk
 from batteryops.serving.envelope import Envelope
+from batteryops.serving.explanations import (
+    NOT_A_BOOSTER,
+    PARAMETERS,
+    ExplainedPrediction,
+    add_explanation_routes,
+    asks_why,
+    explained,
+)
 from batteryops.serving.problems import (
     ASSET_NOT_SERVED,
     BODY_TOO_LARGE,
@@ -25,6 +33,7 @@ from batteryops.serving.problems import (
     INVALID_REQUEST,
     LOG_UNAVAILABLE,
     MALFORMED_JSON,
+    NOT_EXPLAINABLE,
     NOT_FOLLOWING,
     NOT_READY,
     OVERLOADED,
@@ -102,16 +111,16 @@ def create_app(service: Service, on_desk: Callable[[Desk], None] | None = None) 
     @app.post(
         "/predict",
         summary="Estimate capacity and State of Health from one discharge's features",
-        response_model=documents.Prediction,
+        response_model=documents.Prediction | ExplainedPrediction,
         responses={200: documents.ANSWERS, **_prediction_problems(service)},
-        openapi_extra={"requestBody": request_body, "security": documents.SECURITY},
+        openapi_extra={
+            "requestBody": request_body,
+            "security": documents.SECURITY,
+            "parameters": PARAMETERS,
+        },
     )
     async def predict(request: Request) -> Response:
-        content = await read_body(request, service.settings.serving.limits.body_bytes)
-        asked = AsgiRequest(request, content)
-        desk: Desk = request.app.state.desk
-        desk.ask(asked)
-        return Response(await asked.answer, media_type="application/json")
+        return await _predicted(request, service)
 
     @app.get(
         "/model-version",
@@ -166,6 +175,7 @@ def create_app(service: Service, on_desk: Callable[[Desk], None] | None = None) 
         content = await run_in_threadpool(lambda: encode(metrics.exposed()))
         return Response(content, headers={"Content-Type": media_type})
 
+    add_explanation_routes(app, service)
     app.examples = {
         ("/predict", "requestBody"): request_body,
         ("/predict", "200"): documents.ANSWERS,
@@ -190,6 +200,18 @@ class _Documented(FastAPI):
             told["content"]["application/json"]["examples"] = whole
         page["components"]["securitySchemes"] = documents.SECURITY_SCHEMES
         return page
+
+
+async def _predicted(request: Request, service: Service) -> Response:
+    """Answer a prediction that did not take the short way."""
+    with_explanation = asks_why(request.query_params)
+    content = await read_body(request, service.settings.serving.limits.body_bytes)
+    asked = AsgiRequest(request, content)
+    if with_explanation:
+        return _json(await explained(service, asked))
+    desk: Desk = request.app.state.desk
+    desk.ask(asked)
+    return Response(await asked.answer, media_type="application/json")
 
 
 async def _follow(service: Service) -> None:
@@ -259,6 +281,7 @@ def _prediction_problems(service: Service) -> dict[int | str, dict[str, Any]]:
         problem(
             ASSET_NOT_SERVED, "asset 'V1' is a pack; the model in service was trained on cells"
         ),
+        problem(NOT_EXPLAINABLE, NOT_A_BOOSTER),
         problem(RATE_LIMITED, "the API key 'depot' has asked too often; ask again in 0.2 s"),
         problem(LOG_UNAVAILABLE, "the prediction log is not usable: database or disk is full"),
         problem(OVERLOADED, "20000 answers wait for the prediction log; try again in 0.5 s"),

@@ -28,6 +28,8 @@ class Metrics:
         predictions: answers given, by model version and role.
         shadows: answers of a challenger that shadows, by its version.
         lost: answers that were given but could not be put on record, in `async` mode.
+        explained: answers whose contributions followed them into the log.
+        unexplained: answers whose contributions should have, and did not.
     """
 
     def __init__(self) -> None:
@@ -66,6 +68,16 @@ class Metrics:
         self.lost = Counter(
             "predictions_lost",
             "Predictions given that could not be put on record (log mode async).",
+            registry=self.registry,
+        )
+        self.explained = Counter(
+            "explanation_samples",
+            "Predictions whose contributions were put on record afterwards (explain_share).",
+            registry=self.registry,
+        )
+        self.unexplained = Counter(
+            "explanation_samples_dropped",
+            "Predictions that were to be explained afterwards and were not.",
             registry=self.registry,
         )
         self.queue_rows = self._gauge(

@@ -13,6 +13,7 @@ from batteryops.records.predictions import PredictionLog
 from batteryops.serving.assets import Assets
 from batteryops.serving.deployment import DOCUMENT, Deployment, load_lineup, read_deployment
 from batteryops.serving.doors import Doors
+from batteryops.serving.explainer import Explainer
 from batteryops.serving.lineup import Lineup
 from batteryops.serving.metrics import Metrics
 from batteryops.settings import Settings
@@ -58,6 +59,7 @@ class Service:
         self.metrics: Final = metrics
         self.refresh: Final = refresh
         self.assets: Final = Assets(settings)
+        self.explainer: Final = Explainer(log, metrics, settings.serving.explain_share)
         self.withhold: Final = settings.serving.out_of_domain == "withhold"
         self.problem: str | None = None
         """Why the newest deployment is not in service; None when it is."""
@@ -148,6 +150,7 @@ class Service:
         unwritten = self.writer.close(_DRAIN_S)
         if unwritten:
             logger.error("%d predictions could not be put on record", unwritten)
+        self.explainer.close()
         self.log.close()
 
     def _stamp(self) -> tuple[int, int] | None:
