@@ -93,6 +93,8 @@ def _ask(url: str, body: bytes) -> pl.DataFrame | None:
         if error.code == 404:
             return None
         raise NotServingError(f"{PATH}: {error.code} {error.read()[:500]!r}") from error
+    except OSError as error:  # a server that refuses a large body may hang up while it is sent
+        raise NotServingError(f"{PATH}: {error}") from error
 
 
 def _check(answered: pl.DataFrame, booster: xgb.Booster, rows: np.ndarray) -> None:

@@ -107,6 +107,7 @@ def show(found: Found) -> None:
                 _text(found.cpu_us(name), "{:.0f}"),
                 found.failed(name),
                 _text(found.ratio(OURS, name), "{:.2f}x"),
+                _text(found.cpu_ratio(OURS, name), "{:.2f}x"),
                 _text(found.ratio(name, EMPTY), "{:.1%}"),
                 *(_text(found.per_s(name, more), "{:,.0f}") for more in MORE_CONNECTIONS),
             ]

@@ -95,6 +95,11 @@ class Found:
         shares = [a.per_s / b.per_s for a, b in zip(ones, others, strict=False) if b.per_s]
         return median(shares) if shares else None
 
+    def cpu_ratio(self, name: str, other: str) -> float | None:
+        """How often one answers in the processor time of an answer of the other's."""
+        one, other_us = self.cpu_us(name), self.cpu_us(other)
+        return other_us / one if one and other_us else None
+
     def steady_p99_ms(self, name: str) -> float | None:
         """99th percentile at half load, the median of all rounds."""
         found = [one.p99_ms for one in self.steady.get(name, ())]
@@ -132,7 +137,7 @@ def measure(plan: Plan, tell: Callable[[str], None]) -> Found:
                 with running(PEERS[OURS], served, folder / "batch", asked, core=None) as ours:
                     found.batch = measure_batch(ours, served, asked, plan.rounds)
             except NotServingError as error:
-                found.broken["batches"] = str(error)
+                found.broken["batch"] = str(error)
     return found
 
 
