@@ -1,6 +1,7 @@
 """Who is let in: API keys with their scopes, and how often each may ask."""
 
 import hashlib
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -129,7 +130,7 @@ class Doors:
                     RATE_LIMITED,
                     f"the API key {caller.name!r} has asked too often; ask again in "
                     f"{max(wait_s, 0.001):.3g} s, or send rows together to /predict/batch",
-                    headers={"Retry-After": str(max(1, round(wait_s)))},
+                    headers={"Retry-After": str(math.ceil(wait_s))},
                 )
         return caller
 
@@ -179,12 +180,13 @@ class Doors:
             raise _stranger("expected a header Authorization: Bearer KEY; there is none")
         if authorization[: len(_SCHEME)].lower() != _SCHEME:
             raise _stranger("expected a header Authorization: Bearer KEY; it is of another scheme")
+        remembered = self._by_header  # another one once the keys have changed
         secret = authorization[len(_SCHEME) :].strip()
         caller = self._by_digest.get(hashlib.sha256(secret).digest())
         if caller is None:
             raise _stranger("the API key is not known, or was revoked")
-        if len(self._by_header) < _REMEMBERED:
-            self._by_header[authorization] = caller
+        if len(remembered) < _REMEMBERED:
+            remembered[authorization] = caller
         return caller
 
     def _caller(self, record: "KeyRecord") -> Caller:
