@@ -148,6 +148,35 @@ RECIPES: Final[Mapping[str, Recipe]] = {
 """By feature view."""
 
 
+def used_features(view: str, names: Sequence[str]) -> frozenset[str]:
+    """Those of a view's features that its recipe looks at.
+
+    Raises:
+        DataError: when there is no recipe for the view.
+
+    Examples:
+        >>> sorted(used_features("partial_window", ["voltage_V_60s", "charge_current_A"]))
+        ['voltage_V_60s']
+    """
+    recipe = _recipe(view)
+    asked = {name for member in recipe.members for block in member for name in block}
+    asked |= set(recipe.line)
+    looked_at = _Remembers()
+    for name in asked & set(ADDED):
+        ADDED[name](looked_at)
+    if recipe.charge_ah is not None:
+        recipe.charge_ah(looked_at)
+    return frozenset(names) & (asked | set(looked_at))
+
+
+class _Remembers(dict[str, Floats]):
+    """Columns of ones, those that were asked for."""
+
+    def __missing__(self, name: str) -> Floats:
+        self[name] = np.ones(1)
+        return self[name]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoding:
     """Features made comparable: centred, scaled, outliers drawn in, gaps marked.
@@ -252,13 +281,65 @@ class BatteryProcess:
             DataError: when the features are not (n, k).
         """
         columns = _columns(self.names, features)
-        answers = [process.predict(encode(columns)) for encode, process in self.members]
+        encode, line = self.line
+        return self._joined(
+            columns,
+            [process.predict(encoded(columns)) for encoded, process in self.members],
+            line(encode(columns)),
+            line.variance,
+        )
+
+    def without_groups(
+        self, features: ArrayLike, labels: ArrayLike, assets: ArrayLike, groups: ArrayLike
+    ) -> tuple[Floats, Floats]:
+        """As `predict`, for the rows that trained, each as if its whole group had not.
+
+        The line is fitted anew without each group. The processes are not: what is exact about that
+        and what is not, `MixedEffects.without_groups` says. The encoding stays too, which saw
+        features of the group but no label.
+
+        Args:
+            features: all that `fit_battery_process` was given, in their order.
+            labels: likewise.
+            assets: likewise.
+            groups: (n,), which rows are left out together; an asset is in one group.
+
+        Raises:
+            DataError: when they are other rows than those that trained, or all are one group.
+        """
+        columns = _columns(self.names, features)
+        capacity, whose = _labels(columns, labels), _names(assets)
+        codes = group_codes(groups, capacity.size)
+        if not codes.any():
+            raise DataError("all rows are of one group; nothing is left to answer without it")
+        target = _target(RECIPES[self.view], columns, capacity)
+        of_group = np.asarray(groups).astype(str).astype(object)
+        answers = [
+            process.without_groups(encoded(columns), whose, of_group)
+            for encoded, process in self.members
+        ]
+        rows = self.line[0](columns)
+        by_line, variance = np.empty(len(rows)), np.empty(len(rows))
+        for code in range(int(codes.max()) + 1):
+            out = codes == code
+            line = Line.through(rows[~out], target[~out], whose[~out])
+            by_line[out], variance[out] = line(rows[out]), line.variance
+        return self._joined(columns, answers, by_line, variance)
+
+    def _joined(
+        self,
+        columns: Columns,
+        answers: Sequence[tuple[Floats, Floats]],
+        by_line: Floats,
+        line_variance: Floats | float,
+    ) -> tuple[Floats, Floats]:
+        """Capacities and deviations in Ah from what members and line say of the labels."""
         means = np.array([mean for mean, _ in answers])
         mean = means.mean(axis=0)
         variance = np.mean([each for _, each in answers], axis=0) + means.var(axis=0)
-        encode, line = self.line
-        unexplained = np.minimum(variance / line.variance, 1.0) if line.variance else 0.0
-        mean += unexplained**2 * (line(encode(columns)) - mean)
+        known = np.where(np.asarray(line_variance) > 0.0, line_variance, np.inf)  # all alike: none
+        unexplained = np.minimum(variance / known, 1.0)
+        mean += unexplained**2 * (by_line - mean)
         charge_ah = RECIPES[self.view].charge_ah
         if charge_ah is not None:
             mean = charge_ah(columns) * np.exp(mean)
@@ -369,22 +450,11 @@ def fit_battery_process(
         DataError: when there is no recipe for the view, a feature that it needs is not there, or
             shapes disagree.
     """
-    if view not in RECIPES:
-        raise DataError(
-            f"there is no process for view {view!r}; expected one of {', '.join(RECIPES)}"
-        )
-    recipe = RECIPES[view]
+    recipe = _recipe(view)
     given = tuple(names)
     columns = _columns(given, features)
-    capacity = np.asarray(labels, dtype=np.float64)
-    whose = np.asarray(assets).astype(str).astype(object)
-    if capacity.shape != (len(next(iter(columns.values()))),):
-        raise DataError(
-            f"labels have shape {capacity.shape}; expected one for each row of features"
-        )
-    target = capacity
-    if recipe.charge_ah is not None:
-        target = np.log(np.maximum(capacity, _LEAST_AH) / recipe.charge_ah(columns))
+    capacity, whose = _labels(columns, labels), _names(assets)
+    target = _target(recipe, columns, capacity)
     members = []
     for blocks, slopes in zip(recipe.members, recipe.slopes, strict=True):
         encode = Encoding.of([name for block in blocks for name in block], columns)
@@ -394,6 +464,34 @@ def fit_battery_process(
     encode = Encoding.of(recipe.line, columns)
     line = Line.through(encode(columns), target, whose)
     return BatteryProcess(view, given, tuple(members), (encode, line))
+
+
+def _recipe(view: str) -> Recipe:
+    if view not in RECIPES:
+        raise DataError(
+            f"there is no process for view {view!r}; expected one of {', '.join(RECIPES)}"
+        )
+    return RECIPES[view]
+
+
+def _target(recipe: Recipe, columns: Columns, capacity_ah: Floats) -> Floats:
+    """What the recipe learns (n,): capacities, or logarithms of their ratios to a charge."""
+    if recipe.charge_ah is None:
+        return capacity_ah
+    return np.log(np.maximum(capacity_ah, _LEAST_AH) / recipe.charge_ah(columns))
+
+
+def _labels(columns: Columns, labels: ArrayLike) -> Floats:
+    capacity = np.asarray(labels, dtype=np.float64)
+    if capacity.shape != (len(next(iter(columns.values()))),):
+        raise DataError(
+            f"labels have shape {capacity.shape}; expected one for each row of features"
+        )
+    return capacity
+
+
+def _names(assets: ArrayLike) -> NDArray[np.object_]:
+    return np.asarray(assets).astype(str).astype(object)
 
 
 def _columns(names: tuple[str, ...], features: ArrayLike) -> Columns:
