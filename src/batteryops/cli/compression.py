@@ -1,12 +1,11 @@
 """The command `compress`: smaller models beside the full one, what each costs and buys."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from batteryops.cli import terminal
-from batteryops.cli.options import Config, Home, Json, Source, View, settings_of
+from batteryops.cli.options import Config, Features, Home, Json, Source, View, settings_of
 
 if TYPE_CHECKING:
     from batteryops.evaluation.metrics import Interval
@@ -15,10 +14,7 @@ if TYPE_CHECKING:
 
 def compress(
     source: Source = None,
-    features_file: Annotated[
-        Path | None,
-        typer.Option("--features", help="A labelled feature table instead of cycles."),
-    ] = None,
+    features_file: Features = None,
     view: View = None,
     protocol: Annotated[
         list[str] | None,
@@ -172,11 +168,9 @@ def show_notes(found: "Compression") -> None:
         f"float16 leaves moved a prediction by at most {half.rounding_ah:.2g} Ah, and can move "
         f"none by more than {half.rounding_bound_ah:.2g} Ah"
     )
-    terminal.say(
+    terminal.note(
         "UBJ and ONNX store every leaf as float32 whatever its value: float16 leaves only let "
-        "them compress better; the compact form stores two bytes a leaf",
-        label="note",
-        style="yellow",
+        "them compress better; the compact form stores two bytes a leaf"
     )
 
 

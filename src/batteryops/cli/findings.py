@@ -136,9 +136,9 @@ def show_leakage(leakage: "ViewLeakage") -> None:
         terminal.say(f"closest that is no finding: {line.formula}, R2 {line.r2:.5f}")
     if report.sparse:
         sparse = ", ".join(report.sparse)
-        terminal.say(f"too few values to compare: {sparse}", label="note", style="yellow")
+        terminal.note(f"too few values to compare: {sparse}")
     for sentence in report.unchecked:
-        terminal.say(sentence, label="note", style="yellow")
+        terminal.note(sentence)
 
 
 def _show_findings(title: str, leakage: "ViewLeakage") -> None:

@@ -61,6 +61,11 @@ def say(message: str, *, label: str = "", style: str = "") -> None:
     console(stderr=True).print(text, soft_wrap=True)
 
 
+def note(message: str) -> None:
+    """A line on standard error that qualifies the result."""
+    say(message, label="note", style="yellow")
+
+
 def styled(text: str, style: str) -> "Text":
     """A cell or a title in colour."""
     from rich.text import Text
