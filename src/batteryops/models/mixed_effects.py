@@ -133,18 +133,18 @@ class MixedEffects:
                 "fitted to; give all of these in their order"
             )
         codes = group_codes(groups, len(rows))
-        inverse = linalg.cho_solve((self.factor, True), np.eye(len(self.rows)))
-        target, explained = np.empty(len(rows)), np.empty(len(rows))
+        shared = _Kernel(self.design, rows, self.rows).shared(self.parameters)
+        shared[codes[:, None] == codes[kept][None, :]] = 0.0
+        inverse = _inverse(self.factor)
+        known = shared @ inverse
+        target, explained = shared @ self.weights, (known * shared).sum(axis=1)
         for code in range(int(codes.max()) + 1):
             asked, out = codes == code, codes[kept] == code
-            shared = _Kernel(self.design, rows[asked], self.rows[~out]).shared(self.parameters)
-            across = inverse[np.ix_(out, ~out)]
-            block = linalg.cho_factor(inverse[np.ix_(out, out)], lower=True)
-            weights = self.weights[~out] - across.T @ linalg.cho_solve(block, self.weights[out])
-            target[asked] = shared @ weights
-            gone = linalg.solve_triangular(block[0], across @ shared.T, lower=True)
-            all_rows = ((shared @ inverse[np.ix_(~out, ~out)]) * shared).sum(axis=1)
-            explained[asked] = all_rows - (gone**2).sum(axis=0)
+            block = linalg.cholesky(inverse[np.ix_(out, out)], lower=True)
+            gone = linalg.solve_triangular(block, known[np.ix_(asked, out)].T, lower=True)
+            own = linalg.solve_triangular(block, self.weights[out], lower=True)
+            target[asked] -= own @ gone
+            explained[asked] -= (gone**2).sum(axis=0)
         return self._answer(rows, target, explained)
 
     def _answer(self, rows: Floats, target: Floats, explained: Floats) -> tuple[Floats, Floats]:
@@ -348,6 +348,12 @@ def _condition(
     covariance[np.diag_indices_from(covariance)] += noise + _JITTER
     factor = linalg.cholesky(covariance, lower=True, check_finite=False)
     return factor, linalg.cho_solve((factor, True), target)
+
+
+def _inverse(factor: Floats) -> Floats:
+    """Inverse of a matrix by its lower Cholesky factor, in less than half the time of a solve."""
+    half = np.tril(linalg.lapack.dpotri(factor, lower=1)[0])
+    return np.asarray(half + np.tril(half, -1).T)
 
 
 def _contradicted(factor: Floats, weights: Floats) -> Floats:
