@@ -13,13 +13,12 @@ from batteryops.evaluation.owners import Owners
 from batteryops.features.views import feature_table, get_view, matrix
 from batteryops.models.algorithms import Task, get_algorithm
 from batteryops.models.battery_process import (
-    RECIPES,
     BatteryProcess,
     Encoding,
     fit_battery_process,
-    used_features,
 )
 from batteryops.models.intervals import out_of_group_predictions
+from batteryops.models.process_recipes import RECIPES, used_features
 from batteryops.schema import Kind
 from batteryops.telemetry import read
 

@@ -6,7 +6,7 @@ training, such as stacking, holds out whole groups. Each fit runs on one thread,
 run side by side. Defaults are the libraries' own where the remark beside them gives no reason.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Final
@@ -35,12 +35,7 @@ from sklearn.svm import SVR
 from batteryops.errors import SettingsError
 from batteryops.evaluation.owners import Owners
 from batteryops.models import boosting
-from batteryops.models.battery_process import (
-    BatteryProcess,
-    fit_battery_process,
-    used_features,
-)
-from batteryops.models.remembering import once_per_rows
+from batteryops.models.process_fit import ProcessFit
 
 if TYPE_CHECKING:
     import optuna
@@ -56,9 +51,6 @@ Values = dict[str, Any]
 
 PROCESS_ROWS: Final = 500
 """Rows that a Gaussian process keeps, spread evenly: its time grows with their cube."""
-
-PROCESSES_KEPT: Final = 3
-"""Fits of `battery_process` that are kept for a second use: tens of megabytes each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,43 +216,10 @@ def _gaussian_process(task: Task, values: Values) -> GroupedFit:
     return fit
 
 
-class ProcessFit:
-    """Fits `battery_process`; the same fit predicts its rows with each group left out.
-
-    The last `PROCESSES_KEPT` fits are kept: whoever fits a fold's model and then calibrates its
-    intervals on the same rows waits for it once.
-    """
-
-    def __init__(self, task: Task) -> None:
-        def fit(features: Matrix, labels: Floats, owners: Owners) -> BatteryProcess:
-            return fit_battery_process(
-                features, labels, owners.assets, view=task.view, names=task.names
-            )
-
-        self._fit = once_per_rows(fit, keep=PROCESSES_KEPT)
-        self._view = task.view
-
-    def looks_at(self, names: Sequence[str]) -> frozenset[str]:
-        """Those of the features that the recipe of the view asks for."""
-        return used_features(self._view, names)
-
-    def __call__(self, features: Matrix, labels: Floats, owners: Owners) -> Predict:
-        """Fit it."""
-        return self._fit(features, labels, owners)
-
-    def held_out(
-        self, features: Matrix, labels: Floats, owners: Owners, *, folds: int, workers: int
-    ) -> Floats:
-        """Each row as if its group had not trained, (n,) in Ah: one by one, however many folds."""
-        del folds, workers
-        process = self._fit(features, labels, owners)
-        return process.without_groups(features, labels, owners.assets, owners.groups)[0]
-
-
 def _battery_process(task: Task, values: Values) -> GroupedFit:
     """Gaussian processes on what physics says to compare, with effects of each asset."""
     del values
-    return ProcessFit(task)
+    return ProcessFit(task.view, task.names)
 
 
 def _boosting_space(trial: "optuna.Trial") -> Values:

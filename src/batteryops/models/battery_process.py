@@ -1,10 +1,7 @@
 """The model for batteries never seen: mixed-effects processes on what physics says to compare.
 
-Per feature view a recipe says which features stand together, which are added (a voltage below the
-voltage at rest does not depend on a sensor's offset; the logarithm of a charge is what ratios are
-taken of), and what is learned: the capacity itself or, where the features hold the energy or charge
-that flowed, the logarithm of capacity over it. Several processes, each on another choice of
-features, answer together: their mean.
+What to compare, a view's recipe says (`models.process_recipes`). Several processes, each on another
+choice of features, answer together: their mean.
 
 Far from all training rows a process knows nothing and falls back to the mean capacity. A line says
 more there: with u the share of the labels' variance that the processes leave unexplained at a row,
@@ -17,7 +14,7 @@ together: what one asset has of its own is told apart from what holds for all.
 import io
 import json
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
@@ -28,153 +25,18 @@ from sklearn.linear_model import RidgeCV
 from batteryops.errors import DataError, PackageError
 from batteryops.models.held_out import Floats, group_codes, group_weights
 from batteryops.models.mixed_effects import Design, MixedEffects, fit_mixed_effects
+from batteryops.models.process_recipes import (
+    LEAST_AH,
+    RECIPES,
+    Columns,
+    Recipe,
+    recipe_of,
+    with_added,
+)
 
-Columns = Mapping[str, Floats]
-
-_LEAST_AH: Final = 0.01  # a capacity has a logarithm
 _NORMAL_90: Final = 3.29  # standard deviations between the 5 and 95 percent quantiles
 _FORMAT: Final = 1
 _PENALTIES: Final = tuple(10.0**power for power in np.arange(-2.0, 4.1, 0.5))
-
-_REGIME: Final = (
-    "load_current_A",
-    "load_current_A_mean",
-    "ambient_temperature_C",
-    "start_temperature_C",
-)
-_TIMES_S: Final = (60, 300, 600, 900)
-_VOLTAGES: Final = tuple(f"voltage_V_{seconds}s" for seconds in _TIMES_S)
-_BELOW_REST: Final = tuple(f"below_rest_V_{seconds}s" for seconds in _TIMES_S)
-_WINDOWS: Final = (
-    "discharge_to_3.80_V_Ah",
-    "discharge_3.90_to_3.80_V_Ah",
-    "discharge_3.90_to_3.70_V_Ah",
-    "discharge_3.80_to_3.70_V_Ah",
-    "discharge_3.80_to_3.60_V_Ah",
-    "discharge_3.60_to_3.40_V_Ah",
-)
-_WARMING: Final = ("warming_300s_K_per_min", "warming_900s_K_per_min")
-_SUMMARY: Final = (
-    "voltage_V_mean",
-    "current_A_mean",
-    "temperature_C_mean",
-    "temperature_C_max",
-    "discharge_time_s",
-    "delta_T_C",
-    "voltage_drop_time_s",
-    "log_charge",
-    "log_time",
-    "log_drop_time",
-    "log_current",
-)
-_PHYSICS: Final = (  # of mean voltage only voltages tell, however long or strong the load
-    "voltage_V_mean",
-    "voltage_V_std",
-    "voltage_V_60s",
-    "voltage_V_300s",
-    "voltage_V_900s",
-    "ohmic_step_ohm",
-    "ambient_temperature_C",
-)
-
-
-def _logarithm(values: Floats) -> Floats:
-    """Natural logarithm, NaN where there is none."""
-    return np.log(np.where(values > 0.0, values, np.nan))
-
-
-def _charge_ah(given: Columns) -> Floats:
-    return -given["current_A_mean"] * given["discharge_time_s"] / 3600.0
-
-
-def _below_rest(seconds: int) -> Callable[[Columns], Floats]:
-    return lambda given: given[f"voltage_V_{seconds}s"] - given["rest_voltage_V"]
-
-
-ADDED: Final[Mapping[str, Callable[[Columns], Floats]]] = {
-    **{f"below_rest_V_{seconds}s": _below_rest(seconds) for seconds in _TIMES_S},
-    "log_charge": lambda given: _logarithm(_charge_ah(given)),
-    "log_time": lambda given: _logarithm(given["discharge_time_s"]),
-    "log_drop_time": lambda given: _logarithm(given["voltage_drop_time_s"]),
-    "log_current": lambda given: _logarithm(-given["current_A_mean"]),
-}
-"""Features that a recipe adds, from the view's."""
-
-NOMINAL_V: Final = 3.5
-"""Voltage that turns energy into charge; which one does not matter, the process learns the rest."""
-
-
-def _energy_over_voltage(given: Columns) -> Floats:
-    """Charge in Ah that the energy to the cutoff amounts to; the record's charge where unknown."""
-    by_energy = given["energy_to_cutoff_Wh"] / NOMINAL_V
-    return np.where(by_energy > _LEAST_AH, by_energy, np.maximum(_charge_ah(given), _LEAST_AH))
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How a view's features are learned from.
-
-    Args:
-        members: one process each: blocks of features that share a scale.
-        slopes: one per member, whether its assets have slopes of their own.
-        line: features of the ridge to fall back to.
-        charge_ah: from the view's features the charge whose ratio to the capacity is learned;
-            None where the capacity itself is.
-    """
-
-    members: tuple[tuple[tuple[str, ...], ...], ...]
-    slopes: tuple[bool, ...]
-    line: tuple[str, ...]
-    charge_ah: Callable[[Columns], Floats] | None = None
-
-
-RECIPES: Final[Mapping[str, Recipe]] = {
-    "partial_window": Recipe(
-        members=(
-            (_REGIME, _BELOW_REST, _WINDOWS, ("rest_voltage_V",), _WARMING),
-            (_REGIME, _VOLTAGES, ("rest_voltage_V",)),
-            (_REGIME, _BELOW_REST, _WINDOWS),
-        ),
-        slopes=(True, False, False),
-        line=(*_REGIME, *_VOLTAGES, "ohmic_step_ohm", *_WINDOWS),
-    ),
-    "discharge_summary": Recipe(
-        members=((_SUMMARY,), (_SUMMARY,)), slopes=(False, True), line=_SUMMARY
-    ),
-    "discharge_physics": Recipe(
-        members=((_PHYSICS,),), slopes=(False,), line=_PHYSICS, charge_ah=_energy_over_voltage
-    ),
-}
-"""By feature view."""
-
-
-def used_features(view: str, names: Sequence[str]) -> frozenset[str]:
-    """Those of a view's features that its recipe looks at.
-
-    Raises:
-        DataError: when there is no recipe for the view.
-
-    Examples:
-        >>> sorted(used_features("partial_window", ["voltage_V_60s", "charge_current_A"]))
-        ['voltage_V_60s']
-    """
-    recipe = _recipe(view)
-    asked = {name for member in recipe.members for block in member for name in block}
-    asked |= set(recipe.line)
-    looked_at = _Remembers()
-    for name in asked & set(ADDED):
-        ADDED[name](looked_at)
-    if recipe.charge_ah is not None:
-        recipe.charge_ah(looked_at)
-    return frozenset(names) & (asked | set(looked_at))
-
-
-class _Remembers(dict[str, Floats]):
-    """Columns of ones, those that were asked for."""
-
-    def __missing__(self, name: str) -> Floats:
-        self[name] = np.ones(1)
-        return self[name]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -280,7 +142,7 @@ class BatteryProcess:
         Raises:
             DataError: when the features are not (n, k).
         """
-        columns = _columns(self.names, features)
+        columns = with_added(self.names, features)
         encode, line = self.line
         return self._joined(
             columns,
@@ -307,7 +169,7 @@ class BatteryProcess:
         Raises:
             DataError: when they are other rows than those that trained, or all are one group.
         """
-        columns = _columns(self.names, features)
+        columns = with_added(self.names, features)
         capacity, whose = _labels(columns, labels), _names(assets)
         codes = group_codes(groups, capacity.size)
         if not codes.any():
@@ -450,9 +312,9 @@ def fit_battery_process(
         DataError: when there is no recipe for the view, a feature that it needs is not there, or
             shapes disagree.
     """
-    recipe = _recipe(view)
+    recipe = recipe_of(view)
     given = tuple(names)
-    columns = _columns(given, features)
+    columns = with_added(given, features)
     capacity, whose = _labels(columns, labels), _names(assets)
     target = _target(recipe, columns, capacity)
     members = []
@@ -466,19 +328,11 @@ def fit_battery_process(
     return BatteryProcess(view, given, tuple(members), (encode, line))
 
 
-def _recipe(view: str) -> Recipe:
-    if view not in RECIPES:
-        raise DataError(
-            f"there is no process for view {view!r}; expected one of {', '.join(RECIPES)}"
-        )
-    return RECIPES[view]
-
-
 def _target(recipe: Recipe, columns: Columns, capacity_ah: Floats) -> Floats:
     """What the recipe learns (n,): capacities, or logarithms of their ratios to a charge."""
     if recipe.charge_ah is None:
         return capacity_ah
-    return np.log(np.maximum(capacity_ah, _LEAST_AH) / recipe.charge_ah(columns))
+    return np.log(np.maximum(capacity_ah, LEAST_AH) / recipe.charge_ah(columns))
 
 
 def _labels(columns: Columns, labels: ArrayLike) -> Floats:
@@ -492,17 +346,3 @@ def _labels(columns: Columns, labels: ArrayLike) -> Floats:
 
 def _names(assets: ArrayLike) -> NDArray[np.object_]:
     return np.asarray(assets).astype(str).astype(object)
-
-
-def _columns(names: tuple[str, ...], features: ArrayLike) -> Columns:
-    """The view's features and all added ones that can be computed from them, by name."""
-    values = np.asarray(features, dtype=np.float64)
-    if values.ndim != 2 or values.shape[1] != len(names):  # noqa: PLR2004 - a matrix
-        raise DataError(f"features have shape {values.shape}; expected (n, {len(names)})")
-    columns = dict(zip(names, values.T, strict=True))
-    for name, compute in ADDED.items():
-        try:
-            columns[name] = compute(columns)
-        except KeyError:  # of another view
-            continue
-    return columns
