@@ -34,7 +34,8 @@ STACK: Final = "stack"
 
 IN_TRAINING: Final = 2
 """Folds of groups that calibrate intervals in each fold of a protocol while a model is trained: two
-more fits for each. The package's own intervals, and those of `evaluate`, take all folds."""
+more fits for each. The package's own intervals, and those of `evaluate`, take all folds; so does a
+fit that `HoldsOut`, always."""
 
 
 @dataclass(frozen=True, slots=True)
