@@ -80,6 +80,8 @@ def test_help_names_every_command(run: Run) -> None:
     assert told.code == 0
     for command in ("demo", "doctor", "data", "features", "train", "evaluate", "validate"):
         assert command in told.out
+    for command in ("compress", "packs", "baseline", "fleet"):
+        assert command in told.out
     for command in ("versions", "promote", "predict", "serve", "audit"):
         assert command in told.out
 
@@ -191,6 +193,28 @@ def test_evaluate_says_what_gives_the_label_away(run: Run, fleet_file: Path) -> 
     assert "current_A_mean, discharge_time_s" in shown.out
     assert "closest that is no finding" in shown.err
     assert "[/]" not in shown.out + shown.err  # colour is no text
+
+
+def test_one_source_trains_and_another_is_tested(
+    run: Run, fleet_file: Path, tmp_path: Path
+) -> None:
+    cycles = pl.read_parquet(fleet_file)
+    last = cycles["asset_id"].unique().sort()[-1]
+    train, test = tmp_path / "train.parquet", tmp_path / "test.parquet"
+    cycles.filter(pl.col("asset_id") != last).write_parquet(train)
+    cycles.filter(pl.col("asset_id") == last).write_parquet(test)
+    words = ["evaluate", "--train", train, "--test", test, "--leakage", "--json"]
+    told = run(*words)
+    assert told.code == 0, told.err
+    assert (told.json["n_train"], told.json["n_test"]) == (125, 25)
+    # the cycles are there, so that features are computed again without the later ones
+    assert told.json["leakage"]["n_recomputed"] > 0
+    assert told.json["leakage"]["unchecked"] == []
+
+    same = run("evaluate", "--train", train, "--test", train)
+    assert same.code == 1
+    assert "must not be tested on what it was trained on" in same.err
+    assert run("evaluate", "--train", train).code == 2
 
 
 def test_evaluate_with_all_protocols_puts_leakage_beside_them(run: Run, fleet_file: Path) -> None:

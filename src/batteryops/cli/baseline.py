@@ -85,8 +85,10 @@ def list_(
     kept = BaselineStore(settings_of(config, home).baselines).every(asset)
     if as_json:
         terminal.print_json([one.summary for one in kept])
-    else:
+    elif kept:
         _show("baselines", kept)
+    else:
+        terminal.say("there is none yet; `batteryops baseline fit` makes one")
 
 
 @app.command()

@@ -62,7 +62,7 @@ def show_accuracy(found: "Compression") -> None:
             rows.append(
                 [
                     terminal.styled("" if position else protocol, "bold"),
-                    one.variant.name,
+                    _broken(one.variant.name),
                     metrics.mae_ah,
                     f"{1000 * change.mae_ah:+.2g}" if change else "",
                     between(change.interval) if change else "",
@@ -85,6 +85,7 @@ def show_accuracy(found: "Compression") -> None:
             "worst asset, MAE Ah",
         ],
         rows,
+        spare=["RMSE Ah", "worst asset, MAE Ah", "R2"],
     )
 
 
@@ -99,18 +100,18 @@ def show_sizes(found: "Compression") -> None:
             "features",
             "leaves",
             "UBJ kB",
-            "to full",
+            "UBJ to full",
             "UBJ gzip",
             "ONNX kB",
-            "to full",
+            "ONNX to full",
             "ONNX gzip",
             "compact kB",
-            "to full",
+            "compact to full",
             "compact gzip",
         ],
         [
             [
-                one.variant.name,
+                _broken(one.variant.name),
                 one.shape.depth,
                 len(one.shape.features),
                 one.shape.leaves,
@@ -126,6 +127,7 @@ def show_sizes(found: "Compression") -> None:
             ]
             for one in found.variants
         ],
+        spare=["leaves", "features", "depth", "UBJ gzip", "ONNX gzip", "compact gzip"],
     )
 
 
@@ -143,7 +145,7 @@ def show_speed(found: "Compression") -> None:
         ],
         [
             [
-                one.variant.name,
+                _broken(one.variant.name),
                 round(one.speed.row_median_us, 1),
                 round(one.speed.row_p99_us, 1),
                 round(one.speed.row_ratio, 3),
@@ -172,6 +174,11 @@ def show_notes(found: "Compression") -> None:
         "UBJ and ONNX store every leaf as float32 whatever its value: float16 leaves only let "
         "them compress better; the compact form stores two bytes a leaf"
     )
+
+
+def _broken(variant: str) -> str:
+    """A variant's name that a narrow column may break at its parts."""
+    return variant.replace("+", " + ")
 
 
 def between(interval: "Interval") -> str:

@@ -105,7 +105,7 @@ def draw_scorecard(card: Scorecard) -> bytes | None:
     count = int(with_health) + int(with_signal)
     if not count:
         return None
-    figure, panels = _panels(5.5 * count + 0.5, max(2.4, 0.24 * len(shown) + 1.2), count)
+    figure, panels = _panels(11.0, max(2.4, 0.24 * len(shown) + 1.2), count)
     if with_health:
         _draw_health(panels[0], shown, card)
     if with_signal:
