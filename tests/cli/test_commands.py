@@ -1,6 +1,7 @@
 """The commands as a person runs them: what they print, and how they exit."""
 
 import json
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -88,6 +89,25 @@ def test_help_names_every_command(run: Run) -> None:
 
 def test_version_is_printed(run: Run) -> None:
     assert run("--version").out.startswith("batteryops 0.")
+
+
+def test_every_command_and_option_that_readme_names_exists(run: Run) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    lines = re.findall(r"^batteryops (.+?)(?: +#.*)?$", readme, re.MULTILINE)
+    assert len(lines) > 15
+    for line in lines:
+        words = line.split()
+        command = words[: 2 if words[0] in {"data", "packs", "baseline", "fleet"} else 1]
+        told = run(*command, "--help")
+        assert told.code == 0, line
+        for option in (word for word in words if word.startswith("--")):
+            assert option in told.out, line
+
+
+def test_help_names_every_view(run: Run) -> None:
+    told = " ".join(run("train", "--help").out.replace("│", " ").split())
+    for view in views.VIEWS:
+        assert view in told
 
 
 @pytest.mark.parametrize(
@@ -210,6 +230,10 @@ def test_one_source_trains_and_another_is_tested(
     # the cycles are there, so that features are computed again without the later ones
     assert told.json["leakage"]["n_recomputed"] > 0
     assert told.json["leakage"]["unchecked"] == []
+
+    known = run(*words[:5], "--known-labels", 4, "--json").json
+    assert known["n_test"] == 21
+    assert "corrected by each tested battery's first 4 measurements" in known["notes"][0]
 
     same = run("evaluate", "--train", train, "--test", train)
     assert same.code == 1

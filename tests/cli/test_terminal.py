@@ -90,3 +90,8 @@ def test_shares_stand_right_like_numbers(
     terminal.table("", ["of all trips"], [[cell] for cell in cells])
     lines = capsys.readouterr().out.splitlines()
     assert any(line.endswith(f"{cells[-1]} │") for line in lines) is right
+
+
+def test_zero_has_no_sign(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.table("", ["bias"], [[-0.0]])
+    assert "-0" not in capsys.readouterr().out

@@ -31,13 +31,18 @@ Features = Annotated[
 ]
 View = Annotated[
     str | None,
-    typer.Option("--view", help="Feature view.", show_default="training.view of the settings"),
+    typer.Option(
+        "--view",
+        help="Feature view: discharge_summary, discharge_physics or partial_window.",
+        show_default="training.view of the settings",
+    ),
 ]
 Algorithm = Annotated[
     str | None,
     typer.Option(
         "--algorithm",
-        help="What is fitted; `train --tournament` lists them.",
+        help="What is fitted: xgboost, battery_process, ridge, gaussian_process …; "
+        "a name that there is not lists all.",
         show_default="what the configuration has for the view",
     ),
 ]

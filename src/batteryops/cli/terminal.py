@@ -179,7 +179,7 @@ def _cell(value: object) -> "Text":
     if isinstance(value, Text):
         return value
     if isinstance(value, float):
-        return Text("-" if math.isnan(value) else f"{value:.4g}")
+        return Text("-" if math.isnan(value) else f"{value + 0.0:.4g}")  # + 0.0: no -0
     return Text(str(value))
 
 

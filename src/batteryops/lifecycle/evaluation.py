@@ -76,6 +76,19 @@ class Known:
             raise DataError(f"known labels {text!r}; expected a number of 1 or more, or all")
         return cls(int(text))
 
+    @property
+    def note(self) -> str:
+        """What a reader of results must know.
+
+        Examples:
+            >>> Known(10).note
+            "corrected by each tested battery's first 10 measurements, which are not tested"
+        """
+        told = "measurements before the cycle asked about"
+        if self.first is not None:
+            told = f"first {self.first} measurements, which are not tested"
+        return f"corrected by each tested battery's {told}"
+
 
 def nominal_capacities(
     table: pl.DataFrame, settings: Settings, profile: str | None = None

@@ -246,7 +246,7 @@ def provenance(prepared: Prepared, settings: Settings) -> dict[str, str]:
         "source": prepared.source,
         "data fingerprint": prepared.fingerprint,
         "view": f"{prepared.view.name} v{prepared.view.version}, {prepared.view.schema_hash}",
-        "parameters": ", ".join(f"{name} {value}" for name, value in parameters.items()),
+        "XGBoost's parameters": ", ".join(f"{name} {value}" for name, value in parameters.items()),
         "seed": str(settings.training.seed),
         "git commit": code.git_commit or "unknown",
         "batteryops": __version__,

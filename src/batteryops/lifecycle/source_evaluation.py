@@ -86,7 +86,7 @@ def evaluate_source(  # noqa: PLR0913 - all by name: what to evaluate on, and ho
         raise DataError("given both --features and --source; expected one of them")
     chosen = get_view(view or settings.training.view)
     recording: Recording | None = None
-    notes: list[str] = []
+    notes: list[str] = [known.note] if known else []
     if features_file is not None:
         progress.step(f"read {features_file}")
         table = read_feature_table(
@@ -147,7 +147,7 @@ def evaluate_between(  # noqa: PLR0913 - all by name: what to evaluate on, and h
     """
     chosen = get_view(view or settings.training.view)
     prepared: list[Prepared] = []
-    notes: list[str] = []
+    notes: list[str] = [known.note] if known else []
     for source in (train, test):
         progress.step(f"read {source}, check it, compute features")
         recording = open_source(source, settings, kinds=chosen.kinds)
