@@ -45,6 +45,9 @@ from batteryops.settings import Settings
 DIAGNOSED: Final = "unseen_assets"
 """The protocol whose predictions the diagnostic plots show: the one that decides promotion."""
 
+TIE_AH: Final = 1e-4
+"""Mean absolute errors no further apart are told as equal: a ridge beside the baseline ridge."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -107,7 +110,7 @@ class Trained:
             f"the model {result.metrics.mae_ah:.4f} Ah"
             for protocol, result in self.results.items()
             for baseline, found in result.baselines.items()
-            if found.mae_ah < result.metrics.mae_ah
+            if result.metrics.mae_ah - found.mae_ah > TIE_AH
         )
 
     @property
