@@ -117,7 +117,7 @@ def show_search(found: "Found") -> None:
 
 
 def covered(result: "ProtocolResult") -> str:
-    """Share of a battery's capacities inside their intervals, mean over batteries, and the width."""
+    """Share of a battery's cycles inside their intervals, mean over batteries, and the width."""
     found = result.coverage
     return f"{found.asset_coverage:.1%} {found.interval_width_ah:.3g}" if found else ""
 
