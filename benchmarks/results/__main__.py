@@ -80,9 +80,7 @@ def sections(
     lines = accuracy.main_table(found)
     lines += goals.goals_section(found, labelled, packs)
     lines += remarks()
-    lines += further.intervals_section(
-        further.measure_intervals(found.prepared, settings, progress), settings
-    )
+    lines += further.intervals_section(found, settings)
     lines += further.leakage_section(further.measure_leakage(found.prepared, settings, progress))
     lines += further.tournament_section(
         further.measure_tournament(found.prepared, settings, progress), settings

@@ -12,16 +12,20 @@ from batteryops.evaluation.metrics import Metrics
 from batteryops.evaluation.protocol_run import ProtocolResult, evaluate_protocol
 from batteryops.evaluation.protocols import PROTOCOLS
 from batteryops.features.views import VIEWS, FeatureView, complete_rows, feature_table
-from batteryops.lifecycle.evaluation import nominal_capacities, task_of
+from batteryops.lifecycle.evaluation import algorithm_for, nominal_capacities, task_of
 from batteryops.lifecycle.preparation import Prepared, prepare
 from batteryops.lifecycle.progress import Progress
 from batteryops.lifecycle.sources import open_source
+from batteryops.lifecycle.uncertainty import bounds_fit
 from batteryops.models.algorithms import get_algorithm
 from batteryops.schema import fingerprint
 from batteryops.settings import Settings
 
 MODELS: Final = ("xgboost", "battery_process")
 SEEDS: Final = range(20)
+WITH_INTERVALS: Final = ("unseen_assets", "unseen_schedules")
+"""Protocols under which the intervals of each view's configured algorithm are measured."""
+
 R2_GATE: Final = 0.98
 """The source system's gate under `random`."""
 
@@ -49,18 +53,22 @@ def measure(  # noqa: PLR0913, PLR0917 - what is measured, and how
     settings: Settings,
     progress: Progress,
 ) -> ProtocolResult:
-    """One model under one protocol; prediction intervals are measured apart."""
-    progress.step(f"{view.name}, {table.height} rows: {model} under {protocol}")
+    """One model under one protocol; with intervals where these are judged."""
+    judged = protocol in WITH_INTERVALS and model == algorithm_for(view, settings)
+    intervals = ", intervals calibrated in every fold" if judged else ""
+    progress.step(f"{view.name}, {table.height} rows: {model} under {protocol}{intervals}")
+    fit = get_algorithm(model).make(task_of(view, settings), {})
     return evaluate_protocol(
         table,
         view.names,
         protocol,
-        get_algorithm(model).make(task_of(view, settings), {}),
+        fit,
         settings=settings.evaluation,
         nominal_ah=nominal_capacities(table, settings),
         seed=settings.training.seed,
         progress=progress.within,
         workers=workers(settings),
+        fit_bounds=bounds_fit(fit, view.names, settings) if judged else None,
     )
 
 

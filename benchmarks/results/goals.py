@@ -14,11 +14,11 @@ from batteryops.evaluation.owners import Owners
 from batteryops.evaluation.protocol_run import ProtocolResult
 from batteryops.evaluation.protocols import asset_groups
 from batteryops.features.views import matrix
+from batteryops.lifecycle.decisions import always, as_it_is, deciding_fit
 from batteryops.lifecycle.evaluation import task_of
 from batteryops.lifecycle.packs import PackEvaluation
 from batteryops.lifecycle.preparation import Prepared
 from batteryops.lifecycle.progress import Progress
-from batteryops.models.algorithms import get_algorithm
 from batteryops.models.asset_baseline import ResidualProcess, fit_baseline, fit_residual_process
 from batteryops.models.intervals import out_of_group_predictions
 from batteryops.schema import LABEL
@@ -131,7 +131,7 @@ def with_labels(
     owners = Owners(names, np.array([group_of[name] for name in names], dtype=object))
     labels = training[LABEL].to_numpy()
     held_out = out_of_group_predictions(
-        get_algorithm(MODEL).make(task_of(prepared.view, settings), {}),
+        deciding_fit(always(as_it_is(MODEL, task_of(prepared.view, settings)))),
         matrix(prepared.view, training),
         labels,
         owners,

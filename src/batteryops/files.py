@@ -1,9 +1,10 @@
-"""Files read and written with clear refusals: whole tables, and replacement in one step."""
+"""Files read and written with clear refusals: whole tables, and what appears in one step."""
 
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -116,19 +117,35 @@ def replacing(path: Path, *, partial: str | None = None) -> Iterator[Path]:
     Raises:
         DataError: when it cannot be written; `path` is then as it was, and the sibling gone.
     """
-    beside = path.with_name(partial or f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield beside
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        with beside(path, partial=partial) as sibling:
+            yield sibling
+            sibling.replace(path)
     except (OSError, pl.exceptions.PolarsError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise DataError(
             f"{path}: cannot be written ({reason}); check its folder and the room on the disk"
         ) from error
+
+
+@contextmanager
+def beside(path: Path, *, partial: str | None = None) -> Iterator[Path]:
+    """Name a hidden sibling of `path` to make, a file or a folder; what is left of it is removed.
+
+    Whoever makes it whole moves it to `path`, so that nobody sees half of it there.
+
+    Args:
+        path: what is to be made.
+        partial: the sibling's name; None makes one that nobody else writes to at the same time.
+    """
+    sibling = path.with_name(partial or f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        yield sibling
+    finally:
+        shutil.rmtree(sibling, ignore_errors=True)
+        with suppress(OSError):  # nothing is left, or nothing can be done about it
+            sibling.unlink()
 
 
 def _unreadable(path: Path, error: BaseException, remedy: str) -> DataError:

@@ -67,6 +67,13 @@ def test_a_baseline_is_fitted_listed_shown_and_used(run: Run, fleet_file: Path) 
     assert "baseline" in run("predict", fleet_file, "--model", 1)[1]
 
 
+def test_a_home_without_baselines_says_how_to_make_one(run: Run) -> None:
+    code, out, err = run("baseline", "list")
+    assert (code, out) == (0, "")
+    assert err.endswith("there is none yet; `batteryops baseline fit` makes one\n")
+    assert json.loads(run("baseline", "list", "--json")[1]) == []
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -1,6 +1,7 @@
 """The commands as a person runs them: what they print, and how they exit."""
 
 import json
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -80,12 +81,33 @@ def test_help_names_every_command(run: Run) -> None:
     assert told.code == 0
     for command in ("demo", "doctor", "data", "features", "train", "evaluate", "validate"):
         assert command in told.out
+    for command in ("compress", "packs", "baseline", "fleet"):
+        assert command in told.out
     for command in ("versions", "promote", "predict", "serve", "audit"):
         assert command in told.out
 
 
 def test_version_is_printed(run: Run) -> None:
     assert run("--version").out.startswith("batteryops 0.")
+
+
+def test_every_command_and_option_that_readme_names_exists(run: Run) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    lines = re.findall(r"^batteryops (.+?)(?: +#.*)?$", readme, re.MULTILINE)
+    assert len(lines) > 15
+    for line in lines:
+        words = line.split()
+        command = words[: 2 if words[0] in {"data", "packs", "baseline", "fleet"} else 1]
+        told = run(*command, "--help")
+        assert told.code == 0, line
+        for option in (word for word in words if word.startswith("--")):
+            assert option in told.out, line
+
+
+def test_help_names_every_view(run: Run) -> None:
+    told = " ".join(run("train", "--help").out.replace("│", " ").split())
+    for view in views.VIEWS:
+        assert view in told
 
 
 @pytest.mark.parametrize(
@@ -191,6 +213,32 @@ def test_evaluate_says_what_gives_the_label_away(run: Run, fleet_file: Path) -> 
     assert "current_A_mean, discharge_time_s" in shown.out
     assert "closest that is no finding" in shown.err
     assert "[/]" not in shown.out + shown.err  # colour is no text
+
+
+def test_one_source_trains_and_another_is_tested(
+    run: Run, fleet_file: Path, tmp_path: Path
+) -> None:
+    cycles = pl.read_parquet(fleet_file)
+    last = cycles["asset_id"].unique().sort()[-1]
+    train, test = tmp_path / "train.parquet", tmp_path / "test.parquet"
+    cycles.filter(pl.col("asset_id") != last).write_parquet(train)
+    cycles.filter(pl.col("asset_id") == last).write_parquet(test)
+    words = ["evaluate", "--train", train, "--test", test, "--leakage", "--json"]
+    told = run(*words)
+    assert told.code == 0, told.err
+    assert (told.json["n_train"], told.json["n_test"]) == (125, 25)
+    # the cycles are there, so that features are computed again without the later ones
+    assert told.json["leakage"]["n_recomputed"] > 0
+    assert told.json["leakage"]["unchecked"] == []
+
+    known = run(*words[:5], "--known-labels", 4, "--json").json
+    assert known["n_test"] == 21
+    assert "corrected by each tested battery's first 4 measurements" in known["notes"][0]
+
+    same = run("evaluate", "--train", train, "--test", train)
+    assert same.code == 1
+    assert "must not be tested on what it was trained on" in same.err
+    assert run("evaluate", "--train", train).code == 2
 
 
 def test_evaluate_with_all_protocols_puts_leakage_beside_them(run: Run, fleet_file: Path) -> None:

@@ -10,8 +10,8 @@ from batteryops.cli.main import main
 from batteryops.lifecycle import fleet_diagnosis
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    monkeypatch.setenv("COLUMNS", "200")
+def run(monkeypatch: pytest.MonkeyPatch, *words: object, columns: int = 200) -> int:
+    monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setattr("sys.argv", ["batteryops", *map(str, words)])
     try:
         main()
@@ -65,6 +65,16 @@ def test_the_scorecard_is_a_table_a_document_and_a_page(
     assert document["page"] is None
 
 
+def test_a_narrow_terminal_shows_actions_and_reasons_whole(
+    trip_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "fleet", "scorecard", "--source", trip_file, columns=80) == 0
+    shown = capsys.readouterr()
+    assert "│ priority │" in shown.out
+    assert "correlation" in shown.out
+    assert "a wider terminal also shows limit in, warming, unusable" in shown.err
+
+
 def test_the_diagnosis_of_a_package_is_tables_reasons_and_a_page(
     trip_file: Path,
     trained_home: Path,
@@ -98,6 +108,9 @@ def test_wrong_input_is_one_line_and_exit_1(
         (("scorecard", "--source", one), "no vehicle has more than 1 cycle"),
         (("scorecard", "--source", trip_file, "--out", "card.pdf"), "ends in .html"),
         (("scorecard", "--source", tmp_path / "none.csv"), "does not exist"),
+        # refused before any work
+        (("scorecard", "--source", tmp_path / "none.csv", "--out", "card.pdf"), "ends in .html"),
+        (("diagnose", "--source", tmp_path / "none.csv", "--out", "page.pdf"), "ends in .html"),
     ):
         assert run(monkeypatch, "fleet", *words) == 1
         shown = capsys.readouterr()

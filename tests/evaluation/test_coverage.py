@@ -27,11 +27,26 @@ def test_coverage_and_width_count_all_rows_and_those_inside_the_domain() -> None
     assert found.in_domain_coverage == pytest.approx(2 / 3)
     assert found.in_domain_width_ah == pytest.approx(0.2)
     assert found.per_asset["interval_coverage"].to_list() == [0.5, 1.0]
+    assert found.asset_coverage == 0.75
+    assert found.in_domain_asset_coverage == 0.75
+
+
+def test_over_assets_one_of_long_life_weighs_as_much_as_any() -> None:
+    found = measure_coverage(
+        np.array(["long"] * 8 + ["short"] * 2, dtype=object),
+        np.ones(10),
+        bounds([0.9] * 8 + [1.1, 0.9], [1.2] * 10, [True] * 9 + [False]),
+    )
+    assert found.interval_coverage == 0.9
+    assert found.asset_coverage == 0.75
+    assert found.in_domain_coverage == pytest.approx(8 / 9)
+    assert found.in_domain_asset_coverage == 0.5
 
 
 def test_where_nothing_is_inside_the_domain_its_coverage_is_null() -> None:
     found = measure_coverage(NAMES, np.ones(4), bounds([0.0] * 4, [2.0] * 4, [False] * 4)).to_json()
     assert found["in_domain_coverage"] is None
+    assert found["in_domain_asset_coverage"] is None
     assert found["interval_coverage"] == 1.0
 
 

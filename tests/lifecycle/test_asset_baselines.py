@@ -345,3 +345,20 @@ class TestAnswers:
             predict_file(fleet_file, "1", trained)
         assert not (trained.home / "predictions.db").exists()
         assert predict_file(fleet_file, "1", trained, baselines=False).table.height == 150
+
+    def test_nothing_is_answered_from_a_baseline_that_the_ledger_has_otherwise(
+        self, trained: Settings, fleet_file: Path
+    ) -> None:
+        kept = fit(trained, fleet_file, "EV-0001", first=4).fitted[0].kept
+        [file] = (trained.baselines / "EV-0001").glob("*.json")
+        better = [x + 0.1 for x in kept.baseline.measured_ah]
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"measured_ah": better}))
+        with pytest.raises(PackageError, match=f"{kept.version}.*ledger has it with another"):
+            predict_file(fleet_file, "1", trained)
+        assert predict_file(fleet_file, "1", trained, baselines=False).table.height > 0
+
+        file.unlink()
+        unknown = file.with_name(f"{kept.version.partition('-')[0]}-v9.json")
+        unknown.write_text(kept.baseline.to_text())
+        with pytest.raises(PackageError, match=r"-v9 .*the ledger has no line for it"):
+            predict_file(fleet_file, "1", trained)

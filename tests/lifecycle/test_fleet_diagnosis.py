@@ -23,6 +23,7 @@ from batteryops.lifecycle.trip_mappings import (
     trip_values,
 )
 from batteryops.models import boosting
+from batteryops.models.algorithms import Boosted
 from batteryops.models.domain import fit_domain
 from batteryops.settings import Settings, load_settings
 from batteryops.telemetry.trips import trips as read_trips
@@ -56,7 +57,8 @@ def lab() -> Lab:
         features, length_s / 2000, feature_names=NAMES, parameters=parameters, seed=0
     )
     domain = fit_domain(features, [f"cell {n % 10}" for n in range(300)], NAMES)
-    return Lab("cells", booster, domain, (booster,))
+    model = Boosted(booster)
+    return Lab("cells", model, domain, (model,))
 
 
 def published(n: int = 60) -> pl.DataFrame:
@@ -209,6 +211,20 @@ def test_a_package_takes_the_place_of_the_lab(trained_home: Path, tmp_path: Path
     assert found.as_published.lab == "model 1"
     assert found.seeds == {}
     assert found.domain[0].inside == 0
+
+
+def test_a_package_of_any_algorithm_will_do(
+    lab: Lab, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "trips.parquet"
+    published().write_parquet(file)
+    package = SimpleNamespace(  # it holds no booster
+        view=get_view(VIEW), domain=lab.domain, predict_batch=lambda rows: rows[:, 4] / 2000.0
+    )
+    monkeypatch.setattr(fleet_diagnosis, "load_model", lambda *_: SimpleNamespace(package=package))
+    found = diagnose(settings, Silent(), source=str(file), model="ridge")
+    assert found.as_published.found.spearman > 0.9  # the longer the trip, the larger the spread
+    assert found.drivers[4].with_prediction == pytest.approx(1.0)
 
 
 def test_a_model_of_another_view_is_refused(

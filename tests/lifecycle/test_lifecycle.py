@@ -352,3 +352,8 @@ def test_what_a_baseline_does_better_is_said(settings: Settings, fleet_file: Pat
         text.startswith("later_cycles: last measured") for text in trained.shortfalls
     )
     assert loses  # sixty small trees on six vehicles cannot beat it
+
+    model = trained.results["random"].metrics
+    same = {"ridge": replace(model, mae_ah=model.mae_ah - 1e-6)}  # as a model that is a ridge has
+    tied = replace(trained, results={"random": replace(trained.results["random"], baselines=same)})
+    assert tied.shortfalls == ()

@@ -204,6 +204,17 @@ def test_the_most_urgent_vehicles_come_first_on_the_page_too(settings: Settings)
     assert {len(vehicle_row(v, card.unit)) for v in card.vehicles} == {len(VEHICLE_COLUMNS)}
 
 
+def test_one_panel_is_drawn_as_wide_as_two(settings: Settings) -> None:
+    # a page stretches every plot to its own width: a narrow one would shout
+    health, signal = 0.98 - 0.001 * MONTHS, 7.0 + 0.2 * MONTHS
+    widths = set()
+    for each in (life(soh=health, rise=signal), life(soh=health), life(rise=signal)):
+        png = draw_scorecard(score_fleet(each, settings))
+        assert png is not None
+        widths.add(int.from_bytes(png[16:20], "big"))  # of the PNG's header
+    assert len(widths) == 1
+
+
 def test_where_nothing_is_known_nothing_is_drawn(settings: Settings) -> None:
     card = score_fleet(replace(life(), rise=""), settings)
     assert draw_scorecard(card) is None

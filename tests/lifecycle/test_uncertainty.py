@@ -17,9 +17,9 @@ from batteryops.lifecycle.sources import open_source
 from batteryops.lifecycle.uncertainty import (
     bounds_fit,
     fit_uncertainty,
-    once_per_rows,
     package_owners,
 )
+from batteryops.models.remembering import once_per_rows
 from batteryops.settings import Settings, load_settings
 
 NAMES = ("x",)
@@ -115,6 +115,15 @@ def test_a_model_that_two_folds_ask_for_is_fitted_once() -> None:
     )
     once(rows, labels + 1.0, Owners(names, names))
     assert len(fit.shown) == 2
+
+
+def test_only_the_last_asked_for_are_kept_where_so_many_are_named() -> None:
+    fit = Recording()
+    once = once_per_rows(fit, keep=2)
+    rows, names = np.ones((2, 1), dtype=np.float32), np.array(["a", "b"], dtype=object)
+    for asked in (1.0, 2.0, 1.0, 3.0, 1.0, 2.0):
+        once(rows, np.full(2, asked), Owners(names, names))
+    assert len(fit.shown) == 4  # 2.0 was the one that had not been asked for the longest
 
 
 def test_an_asset_outside_of_the_domain_gets_all_that_its_profile_allows(

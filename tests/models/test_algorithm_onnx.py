@@ -31,8 +31,9 @@ from batteryops.models.algorithms import (
     Scikit,
     Task,
 )
-from batteryops.models.battery_process import RECIPES, fit_battery_process
+from batteryops.models.battery_process import fit_battery_process
 from batteryops.models.onnx_twin import OnnxRow, max_difference_ah, to_onnx
+from batteryops.models.process_recipes import RECIPES
 
 VIEW = get_view("discharge_summary")
 NAMES = VIEW.names

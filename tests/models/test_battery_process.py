@@ -9,13 +9,16 @@ import pytest
 from numpy.typing import NDArray
 
 from batteryops.errors import DataError, PackageError
+from batteryops.evaluation.owners import Owners
 from batteryops.features.views import feature_table, get_view, matrix
+from batteryops.models.algorithms import Task, get_algorithm
 from batteryops.models.battery_process import (
-    RECIPES,
     BatteryProcess,
     Encoding,
     fit_battery_process,
 )
+from batteryops.models.intervals import out_of_group_predictions
+from batteryops.models.process_recipes import RECIPES, used_features
 from batteryops.schema import Kind
 from batteryops.telemetry import read
 
@@ -60,6 +63,76 @@ def test_deviation_grows_away_from_training() -> None:
     far = near.copy()
     far[0, SUMMARY.index("current_A_mean")] = -15.0
     assert model().predict(far)[1][0] > 2 * model().predict(near)[1][0]
+
+
+class TestWithoutGroups:
+    @pytest.mark.parametrize("view", ["discharge_summary", "discharge_physics"])
+    def test_a_group_is_told_as_by_a_process_that_never_had_its_rows(self, view: str) -> None:
+        """The parameters saw it, so that the two agree to a part of what they err."""
+        names = get_view(view).names
+        features, capacity, assets = discharges()
+        given = np.full((len(features), len(names)), np.nan, dtype=np.float32)
+        for place, name in enumerate(names):
+            if name in SUMMARY:
+                given[:, place] = features[:, SUMMARY.index(name)]
+        groups = np.where(assets < "c", "pair", assets).astype(object)
+        process = fit_battery_process(given, capacity, assets, view=view, names=names)
+
+        found, deviation = process.without_groups(given, capacity, assets, groups)
+
+        for group in ("pair", "e"):
+            out = groups == group
+            without = fit_battery_process(
+                given[~out], capacity[~out], assets[~out], view=view, names=names
+            )
+            np.testing.assert_allclose(found[out], without(given[out]), atol=0.03)
+        assert (deviation > 0.0).all()
+
+    def test_one_group_leaves_nothing_to_answer_from(self) -> None:
+        features, capacity, assets = discharges()
+        seen = assets != "c"
+        with pytest.raises(DataError, match="all rows are of one group"):
+            model().without_groups(
+                features[seen], capacity[seen], assets[seen], np.full(seen.sum(), "all")
+            )
+
+    def test_one_fit_serves_a_fold_and_all_groups_that_calibrate_it(self) -> None:
+        features, capacity, assets = discharges()
+        owners = Owners(assets, assets)
+        task = Task("discharge_summary", SUMMARY, (0,) * len(SUMMARY), {}, 0)
+        fit = get_algorithm("battery_process").make(task, {})
+
+        process = fit(features, capacity, owners)
+        found = out_of_group_predictions(fit, features, capacity, owners, folds=2)
+
+        assert isinstance(process, BatteryProcess)
+        assert fit(features.copy(), capacity, owners) is process
+        expected = process.without_groups(features, capacity, assets, assets)[0]
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_recipe_looks_at_what_its_added_features_are_made_of() -> None:
+    view = get_view("partial_window")
+    found = used_features("partial_window", view.names)
+    assert {"rest_voltage_V", "voltage_V_60s", "discharge_3.90_to_3.80_V_Ah"} <= found
+    assert not {name for name in found if name.startswith("charge_")}
+    assert "energy_to_cutoff_Wh" in used_features("discharge_physics", PHYSICS)
+    assert {"current_A_mean", "discharge_time_s"} <= used_features("discharge_physics", PHYSICS)
+
+
+@pytest.mark.parametrize("view", RECIPES)
+def test_what_a_recipe_does_not_look_at_changes_no_answer(view: str) -> None:
+    names = get_view(view).names
+    rng = np.random.default_rng(0)
+    features = rng.uniform(1.0, 2.0, (24, len(names)))
+    features[:, [name == "current_A_mean" for name in names]] *= -1.0
+    assets = np.repeat(np.array(list("abcd"), dtype=object), 6)
+    process = fit_battery_process(
+        features, rng.uniform(1.0, 2.0, 24), assets, view=view, names=names
+    )
+    other = features.copy()
+    other[:, [name not in used_features(view, names) for name in names]] = np.nan
+    np.testing.assert_array_equal(process(other), process(features))
 
 
 def test_a_missing_feature_is_lived_with() -> None:

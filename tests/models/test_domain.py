@@ -128,6 +128,45 @@ def test_one_group_alone_limits_features_but_no_distance() -> None:
     assert alone.look(asked(3.5, 9000.0, 0.0)).features == ("seconds",)
 
 
+class TestWhatTheModelDoesNotLookAt:
+    """A model of voltage and seconds: the third feature may be anything."""
+
+    @pytest.fixture
+    def partial(self) -> Domain:
+        return fit_domain(*fleet(), NAMES, checked={"voltage", "seconds"})
+
+    @pytest.mark.parametrize("optional", [0.3, 1e6, np.nan])
+    def test_puts_no_row_outside(self, partial: Domain, optional: float) -> None:
+        rows = asked(3.5, 3000.0, optional)
+        assert partial.look(rows).inside
+        assert partial.look_all(rows[None]) == [partial.look(rows)]
+
+    def test_leaves_the_others_checked_as_if_it_were_not_there(self, partial: Domain) -> None:
+        rows, groups = fleet()
+        alone = fit_domain(rows[:, :2], groups, NAMES[:2])
+        assert partial.limit == pytest.approx(alone.limit)
+        for values in ((3.5, 3000.0), (3.6, 2450.0), (3.5, 9000.0), (np.nan, 3000.0)):
+            found, expected = partial.look(asked(*values, -5.0)), alone.look(asked(*values))
+            assert found.distance == pytest.approx(expected.distance)
+            assert (found.features, found.joint) == (expected.features, expected.joint)
+
+    def test_stays_unchecked_in_a_package(self, partial: Domain) -> None:
+        again = Domain.from_json(json.loads(json.dumps(partial.to_json())))
+        assert again.look(asked(3.5, 3000.0, 1e6)).inside
+        assert again.look(asked(np.nan, 3000.0, 1e6)).features == ("voltage",)
+
+    def test_cannot_be_everything(self) -> None:
+        with pytest.raises(DataError, match="name one feature at least"):
+            fit_domain(*fleet(), NAMES, checked=())
+
+
+def test_a_package_from_before_features_could_be_unchecked_checks_all(domain: Domain) -> None:
+    document = domain.to_json()
+    for feature in document["features"].values():
+        del feature["checked"]
+    assert Domain.from_json(document).checked.all()
+
+
 def test_a_domain_answers_alike_after_its_document(domain: Domain) -> None:
     again = Domain.from_json(json.loads(json.dumps(domain.to_json())))
     assert again.names == NAMES

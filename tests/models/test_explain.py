@@ -21,8 +21,10 @@ from batteryops.models.compact_trees import pack, unpack
 from batteryops.models.domain import fit_domain
 from batteryops.models.explain import contributions, is_explainable
 from batteryops.models.intervals import Intervals
+from batteryops.models.manifest import ChosenAlgorithm
 from batteryops.models.onnx_twin import to_onnx
-from batteryops.models.package import ChosenAlgorithm, ModelPackage, write_package
+from batteryops.models.package import ModelPackage
+from batteryops.models.package_writing import write_package
 from batteryops.settings import load_settings
 
 VIEW = get_view("discharge_summary")

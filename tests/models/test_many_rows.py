@@ -11,8 +11,10 @@ from batteryops.models import boosting
 from batteryops.models.domain import fit_domain
 from batteryops.models.intervals import Intervals
 from batteryops.models.many_rows import Neighbours, estimate_columns
+from batteryops.models.manifest import ChosenAlgorithm
 from batteryops.models.onnx_twin import to_onnx
-from batteryops.models.package import ChosenAlgorithm, ModelPackage, write_package
+from batteryops.models.package import ModelPackage
+from batteryops.models.package_writing import write_package
 from batteryops.settings import load_settings
 
 REPOSITORY = Path(__file__).parents[2]

@@ -1,12 +1,13 @@
 """Effects of each asset: the process equals a second implementation, and learns between assets."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy import optimize
+from scipy import linalg, optimize
 from scipy.optimize import approx_fprime
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct
 
@@ -94,6 +95,50 @@ class TestAnswers:
         two = fit_mixed_effects(rows[order], labels[order], assets[order], Design(((0,),)))
         asked = np.array([[0.4]])
         assert one.predict(asked)[0] == pytest.approx(two.predict(asked)[0], abs=2e-3)
+
+
+class TestWithoutGroups:
+    @pytest.mark.parametrize("slopes", [False, True])
+    @pytest.mark.parametrize("rows_per_asset", [200, 6])
+    def test_equal_the_same_process_conditioned_on_the_other_groups(
+        self, rows_per_asset: int, *, slopes: bool
+    ) -> None:
+        """Parameters, multiples, mean and scale kept; the covariance of the others solved anew."""
+        rng = np.random.default_rng(7)
+        labels = aged(7, 12, offset_ah=0.05)[1]
+        rows, assets = rng.normal(size=(84, 2)), names(7, 12)
+        labels[5] = 0.4  # a multiple of its own
+        groups = np.array(["pair" if asset < "B0002" else asset for asset in assets], dtype=object)
+        design = Design(((0,), (1,)), slopes, rows_per_asset=rows_per_asset)
+        model = fit_mixed_effects(rows, labels, assets, design)
+
+        found, variance = model.without_groups(rows, assets, groups)
+
+        covariance = model.factor @ model.factor.T
+        kept = np.concatenate(
+            [
+                start + np.unique(np.linspace(0, 11, rows_per_asset).astype(int))
+                for start in range(0, 84, 12)
+            ]
+        )
+        target = (labels[kept] - model.mean) / model.scale
+        for group in set(groups):
+            out, train = groups == group, groups[kept] != group
+            fewer = replace(
+                model,
+                rows=model.rows[train],
+                factor=linalg.cholesky(covariance[np.ix_(train, train)], lower=True),
+                weights=np.linalg.solve(covariance[np.ix_(train, train)], target[train]),
+            )
+            expected, expected_variance = fewer.predict(rows[out])
+            np.testing.assert_allclose(found[out], expected, atol=1e-8)
+            np.testing.assert_allclose(variance[out], expected_variance, atol=1e-8)
+
+    def test_refuse_other_rows_than_those_that_trained(self) -> None:
+        rows, labels = aged(4, 6, offset_ah=0.02)
+        model = fit_mixed_effects(rows, labels, names(4, 6), Design(((0,),)))
+        with pytest.raises(DataError, match="not those that the process was fitted to"):
+            model.without_groups(rows + 1.0, names(4, 6), names(4, 6))
 
 
 class TestParameters:

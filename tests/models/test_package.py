@@ -21,20 +21,16 @@ from numpy.typing import NDArray
 from batteryops.errors import DataError, PackageError
 from batteryops.evaluation.owners import Owners
 from batteryops.features.views import get_view
-from batteryops.models import package as module
+from batteryops.models import package_writing as module
 from batteryops.models.algorithm_onnx import to_onnx_any
 from batteryops.models.algorithms import ALGORITHMS, Boosted, Combined, Predict, Task
 from batteryops.models.boosting import fit, predict
 from batteryops.models.domain import fit_domain
 from batteryops.models.intervals import Intervals
-from batteryops.models.manifest import MANIFEST
+from batteryops.models.manifest import MANIFEST, ChosenAlgorithm
 from batteryops.models.onnx_twin import to_onnx
-from batteryops.models.package import (
-    ChosenAlgorithm,
-    ModelPackage,
-    load_package,
-    write_package,
-)
+from batteryops.models.package import ModelPackage, load_package
+from batteryops.models.package_writing import write_package
 from batteryops.settings import load_settings
 
 VIEW = get_view("discharge_summary")
@@ -168,7 +164,7 @@ def test_a_writer_that_loses_the_race_is_refused_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "model"
-    load = module.load_package
+    load = load_package
 
     def overtaken(partial: Path, *, verify: bool = True) -> ModelPackage:
         folder.mkdir()

@@ -1,5 +1,7 @@
 """Stacking: shares that a formula gives, from predictions of rows that were held out."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,8 +9,10 @@ from hypothesis import strategies as st
 
 from batteryops.errors import DataError
 from batteryops.evaluation.owners import Owners
-from batteryops.models.algorithms import Floats, Matrix, Predict
-from batteryops.models.stacking import Stack, choose, fit_stack, out_of_group
+from batteryops.models.algorithms import Floats, GroupedFit, Matrix, Predict
+from batteryops.models.intervals import out_of_group_predictions
+from batteryops.models.offers import features_used
+from batteryops.models.stacking import Stack, StackFit, choose, out_of_group
 
 LABELS = np.linspace(1.0, 2.0, 40)
 GROUPS = np.array([f"cell {row // 10}" for row in range(40)], dtype=object)
@@ -80,14 +84,45 @@ def test_members_without_a_share_are_not_fitted() -> None:
         raise AssertionError(len(features), len(labels), len(owners))
 
     stack = Stack(("mean", "never"), (1.0, 0.0))
-
-    fitted = fit_stack(
-        stack,
-        {"mean": mean_of, "never": never},
-        np.zeros((40, 1), np.float32),
-        LABELS,
-        Owners(GROUPS, GROUPS),
+    fitted = StackFit(stack, {"mean": mean_of, "never": never})(
+        np.zeros((40, 1), np.float32), LABELS, Owners(GROUPS, GROUPS)
     )
 
     assert fitted.weights == (1.0,)
     assert fitted(np.zeros((2, 1), np.float32)) == pytest.approx([1.5, 1.5])
+
+
+class Knowing:
+    """A fit that answers 1.2 for every group left out, by itself, and looks at one feature."""
+
+    def __call__(self, features: Matrix, labels: Floats, owners: Owners) -> Predict:
+        raise AssertionError(len(features), len(labels), len(owners))
+
+    def held_out(
+        self, features: Matrix, labels: Floats, owners: Owners, *, folds: int, workers: int
+    ) -> Floats:
+        assert len(features) == len(owners)
+        assert (folds, workers) == (2, 1)
+        return np.full(labels.size, 1.2)
+
+    def looks_at(self, names: Sequence[str]) -> frozenset[str]:
+        return frozenset(names[:1])
+
+
+def test_members_answer_for_groups_left_out_each_in_its_own_way() -> None:
+    fit = StackFit(
+        Stack(("knowing", "mean"), (0.75, 0.25)), {"knowing": Knowing(), "mean": mean_of}
+    )
+    rows, owners = np.zeros((40, 1), np.float32), Owners(GROUPS, GROUPS)
+    alone = out_of_group_predictions(mean_of, rows, LABELS, owners, folds=2)
+
+    found = out_of_group_predictions(fit, rows, LABELS, owners, folds=2)
+
+    assert found == pytest.approx(0.75 * 1.2 + 0.25 * alone)
+
+
+def test_a_stack_looks_at_what_one_member_looks_at() -> None:
+    fits: dict[str, GroupedFit] = {"knowing": Knowing(), "mean": mean_of}
+    assert features_used(StackFit(Stack(("knowing",), (1.0,)), fits), ("x", "y")) == {"x"}
+    both = StackFit(Stack(("knowing", "mean"), (0.5, 0.5)), fits)
+    assert features_used(both, ("x", "y")) == {"x", "y"}

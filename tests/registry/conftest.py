@@ -11,8 +11,10 @@ from batteryops.features.views import get_view
 from batteryops.models.boosting import fit
 from batteryops.models.domain import fit_domain
 from batteryops.models.intervals import Intervals
+from batteryops.models.manifest import ChosenAlgorithm
 from batteryops.models.onnx_twin import to_onnx
-from batteryops.models.package import ChosenAlgorithm, ModelPackage, write_package
+from batteryops.models.package import ModelPackage
+from batteryops.models.package_writing import write_package
 from batteryops.registry.mlflow_tracking import ModelRegistry
 from batteryops.registry.store import open_client
 from batteryops.settings import load_settings

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from batteryops.errors import RegistryError
-from batteryops.registry.store import first_line, open_client
+from batteryops.registry.store import open_client
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -246,8 +246,3 @@ def test_an_operator_who_wants_mlflows_log_keeps_it(
     open_client(f"sqlite:///{fresh_store}", str(tmp_path))
 
     assert logger.level == logging.INFO
-
-
-def test_an_error_without_words_is_called_by_its_type() -> None:
-    assert first_line(ValueError()) == "ValueError"
-    assert first_line(ValueError("\n one\ntwo")) == "one"

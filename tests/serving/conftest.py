@@ -12,8 +12,10 @@ from batteryops.features.views import get_view
 from batteryops.models import boosting
 from batteryops.models.domain import fit_domain
 from batteryops.models.intervals import Intervals
+from batteryops.models.manifest import ChosenAlgorithm
 from batteryops.models.onnx_twin import to_onnx
-from batteryops.models.package import ChosenAlgorithm, ModelPackage, write_package
+from batteryops.models.package import ModelPackage
+from batteryops.models.package_writing import write_package
 from batteryops.records.group_commit import GroupCommit
 from batteryops.records.predictions import PredictionLog
 from batteryops.serving.app import create_app

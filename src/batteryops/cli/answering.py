@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from batteryops.cli import terminal
-from batteryops.cli.options import Config, Home, Json, settings_of
+from batteryops.cli.options import Config, Home, Json, Model, settings_of
 
 
 def predict(
@@ -14,9 +14,7 @@ def predict(
         Path,
         typer.Argument(help="Features (.csv, .parquet, .json) or raw cycles (.mat, .parquet, …)."),
     ],
-    model: Annotated[
-        str, typer.Option("--model", help="Package folder, version, or alias.")
-    ] = "champion",
+    model: Model = "champion",
     no_baseline: Annotated[
         bool, typer.Option("--no-baseline", help="Leave out what assets' own measurements tell.")
     ] = False,

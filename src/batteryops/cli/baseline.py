@@ -1,12 +1,11 @@
 """Commands on what an asset's own measurements say beside the model: fit, list, show."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from batteryops.cli import terminal
-from batteryops.cli.options import Config, Home, Json, Source, settings_of
+from batteryops.cli.options import Config, Features, Home, Json, Model, Source, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,10 +21,7 @@ app = typer.Typer(
 @app.command()
 def fit(
     source: Source = None,
-    features: Annotated[
-        Path | None,
-        typer.Option("--features", help="A labelled feature table, instead of cycles."),
-    ] = None,
+    features: Features = None,
     asset: Annotated[
         list[str] | None,
         typer.Option("--asset", help="Only this asset; may be repeated.", show_default="all"),
@@ -36,9 +32,7 @@ def fit(
             "--first", min=1, help="So many measurements of each life.", show_default="all"
         ),
     ] = None,
-    model: Annotated[
-        str, typer.Option("--model", help="Package folder, version, or alias.")
-    ] = "champion",
+    model: Model = "champion",
     config: Config = None,
     home: Home = None,
     as_json: Json = False,
@@ -64,11 +58,9 @@ def fit(
     if same := [one.kept.baseline.asset_id for one in found.fitted if not one.new]:
         terminal.say(f"{', '.join(same)}: as before, so no new version")
     if known := [one.kept.baseline.asset_id for one in found.fitted if one.trained_on]:
-        terminal.say(
+        terminal.note(
             f"{', '.join(known)}: trained the model, which therefore looks closer to the "
-            "measurements than it will be",
-            label="note",
-            style="yellow",
+            "measurements than it will be"
         )
     for one in found.fitted:
         if one.out_of_domain:
@@ -93,8 +85,10 @@ def list_(
     kept = BaselineStore(settings_of(config, home).baselines).every(asset)
     if as_json:
         terminal.print_json([one.summary for one in kept])
-    else:
+    elif kept:
         _show("baselines", kept)
+    else:
+        terminal.say("there is none yet; `batteryops baseline fit` makes one")
 
 
 @app.command()

@@ -1,12 +1,11 @@
 """The command `compress`: smaller models beside the full one, what each costs and buys."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from batteryops.cli import terminal
-from batteryops.cli.options import Config, Home, Json, Source, View, settings_of
+from batteryops.cli.options import Config, Features, Home, Json, Source, View, settings_of
 
 if TYPE_CHECKING:
     from batteryops.evaluation.metrics import Interval
@@ -15,10 +14,7 @@ if TYPE_CHECKING:
 
 def compress(
     source: Source = None,
-    features_file: Annotated[
-        Path | None,
-        typer.Option("--features", help="A labelled feature table instead of cycles."),
-    ] = None,
+    features_file: Features = None,
     view: View = None,
     protocol: Annotated[
         list[str] | None,
@@ -66,7 +62,7 @@ def show_accuracy(found: "Compression") -> None:
             rows.append(
                 [
                     terminal.styled("" if position else protocol, "bold"),
-                    one.variant.name,
+                    _broken(one.variant.name),
                     metrics.mae_ah,
                     f"{1000 * change.mae_ah:+.2g}" if change else "",
                     between(change.interval) if change else "",
@@ -89,6 +85,7 @@ def show_accuracy(found: "Compression") -> None:
             "worst asset, MAE Ah",
         ],
         rows,
+        spare=["RMSE Ah", "worst asset, MAE Ah", "R2"],
     )
 
 
@@ -103,18 +100,18 @@ def show_sizes(found: "Compression") -> None:
             "features",
             "leaves",
             "UBJ kB",
-            "to full",
+            "UBJ to full",
             "UBJ gzip",
             "ONNX kB",
-            "to full",
+            "ONNX to full",
             "ONNX gzip",
             "compact kB",
-            "to full",
+            "compact to full",
             "compact gzip",
         ],
         [
             [
-                one.variant.name,
+                _broken(one.variant.name),
                 one.shape.depth,
                 len(one.shape.features),
                 one.shape.leaves,
@@ -130,6 +127,7 @@ def show_sizes(found: "Compression") -> None:
             ]
             for one in found.variants
         ],
+        spare=["leaves", "features", "depth", "UBJ gzip", "ONNX gzip", "compact gzip"],
     )
 
 
@@ -147,7 +145,7 @@ def show_speed(found: "Compression") -> None:
         ],
         [
             [
-                one.variant.name,
+                _broken(one.variant.name),
                 round(one.speed.row_median_us, 1),
                 round(one.speed.row_p99_us, 1),
                 round(one.speed.row_ratio, 3),
@@ -172,12 +170,15 @@ def show_notes(found: "Compression") -> None:
         f"float16 leaves moved a prediction by at most {half.rounding_ah:.2g} Ah, and can move "
         f"none by more than {half.rounding_bound_ah:.2g} Ah"
     )
-    terminal.say(
+    terminal.note(
         "UBJ and ONNX store every leaf as float32 whatever its value: float16 leaves only let "
-        "them compress better; the compact form stores two bytes a leaf",
-        label="note",
-        style="yellow",
+        "them compress better; the compact form stores two bytes a leaf"
     )
+
+
+def _broken(variant: str) -> str:
+    """A variant's name that a narrow column may break at its parts."""
+    return variant.replace("+", " + ")
 
 
 def between(interval: "Interval") -> str:

@@ -62,7 +62,7 @@ def show_results(results: "Iterable[ProtocolResult]") -> None:
             "RMSE Ah",
             "R2",
             "worst asset, MAE Ah",
-            "90 % intervals hold, width Ah",
+            "90 % intervals hold, mean battery; width Ah",
             "train rows",
             "test rows",
         ],
@@ -117,9 +117,9 @@ def show_search(found: "Found") -> None:
 
 
 def covered(result: "ProtocolResult") -> str:
-    """Share of capacities inside their prediction intervals, and how wide these are."""
+    """Share of a battery's cycles inside their intervals, mean over batteries, and the width."""
     found = result.coverage
-    return f"{found.interval_coverage:.1%} {found.interval_width_ah:.3g}" if found else ""
+    return f"{found.asset_coverage:.1%} {found.interval_width_ah:.3g}" if found else ""
 
 
 def show_leakage(leakage: "ViewLeakage") -> None:
@@ -136,9 +136,9 @@ def show_leakage(leakage: "ViewLeakage") -> None:
         terminal.say(f"closest that is no finding: {line.formula}, R2 {line.r2:.5f}")
     if report.sparse:
         sparse = ", ".join(report.sparse)
-        terminal.say(f"too few values to compare: {sparse}", label="note", style="yellow")
+        terminal.note(f"too few values to compare: {sparse}")
     for sentence in report.unchecked:
-        terminal.say(sentence, label="note", style="yellow")
+        terminal.note(sentence)
 
 
 def _show_findings(title: str, leakage: "ViewLeakage") -> None:

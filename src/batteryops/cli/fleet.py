@@ -47,6 +47,7 @@ def diagnose(
     from batteryops.lifecycle.fleet_diagnosis import diagnose as examine
     from batteryops.lifecycle.fleet_page import render_diagnosis
 
+    _check_page(out)
     settings = settings_of(config, home)
     with terminal.steps(quiet=as_json) as progress:
         found = examine(settings, progress, source=source, model=model)
@@ -83,6 +84,7 @@ def scorecard(
     from batteryops.lifecycle.scorecard import score_fleet
     from batteryops.lifecycle.sources import default_source
 
+    _check_page(out)
     settings = settings_of(config, home)
     life = read_life(source or default_source(settings), settings, months=months)
     card = score_fleet(life, settings)
@@ -179,7 +181,12 @@ def show_scorecard(card: "Scorecard", out: Path | None) -> None:
     for vehicle in card.vehicles:
         asset, action, *numbers = vehicle_row(vehicle, card.unit)
         rows.append([asset, terminal.styled(action, COLOURS[action]), *numbers])
-    terminal.table(f"fleet scorecard of {card.source}", VEHICLE_COLUMNS, rows)
+    terminal.table(
+        f"fleet scorecard of {card.source}",
+        VEHICLE_COLUMNS,
+        rows,
+        spare=["unusable", "warming", "limit in"],
+    )
     for note in card.notes:
         terminal.say(note, label="note", style="dim")
     terminal.say(
@@ -195,11 +202,16 @@ def _say_page(out: Path | None) -> None:
         terminal.say(str(out), label="page", style="green")
 
 
-def _write(out: Path, page: str) -> None:
+def _check_page(out: Path | None) -> None:
+    """Raise before the work that makes a page where it could not be written."""
     from batteryops.errors import DataError
+
+    if out is not None and out.suffix != ".html":
+        raise DataError(f"{out}: a page is written to a file that ends in .html")
+
+
+def _write(out: Path, page: str) -> None:
     from batteryops.files import replacing
 
-    if out.suffix != ".html":
-        raise DataError(f"{out}: a page is written to a file that ends in .html")
     with replacing(out) as beside:
         beside.write_text(page, encoding="utf-8")

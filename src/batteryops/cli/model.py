@@ -6,7 +6,16 @@ from typing import Annotated
 import typer
 
 from batteryops.cli import findings, terminal
-from batteryops.cli.options import Config, Home, Json, Source, View, settings_of
+from batteryops.cli.options import (
+    Algorithm,
+    Config,
+    Features,
+    Home,
+    Json,
+    Source,
+    View,
+    settings_of,
+)
 
 
 def features(
@@ -70,19 +79,9 @@ def features(
 
 def train(
     source: Source = None,
-    features_file: Annotated[
-        Path | None,
-        typer.Option("--features", help="Train on a feature table instead of cycles."),
-    ] = None,
+    features_file: Features = None,
     view: View = None,
-    algorithm: Annotated[
-        str | None,
-        typer.Option(
-            "--algorithm",
-            help="What is fitted; `train --tournament` lists them.",
-            show_default="what the configuration has for the view",
-        ),
-    ] = None,
+    algorithm: Algorithm = None,
     tournament: Annotated[
         bool,
         typer.Option(
@@ -160,9 +159,9 @@ def train(
         findings.show_leakage(trained.leakage)
         findings.show_verdict(trained.verdict)
         for note in trained.notes:
-            terminal.say(note, label="note", style="yellow")
+            terminal.note(note)
         for shortfall in trained.shortfalls:
-            terminal.say(f"a baseline does better, {shortfall}", label="note", style="yellow")
+            terminal.note(f"a baseline does better, {shortfall}")
         terminal.say(
             f"{trained.algorithm} is registered as {settings.registry.model_name} version "
             f"{registered.version.version}; package in {registered.package.folder}"
@@ -190,14 +189,7 @@ def evaluate(
         str | None,
         typer.Option("--profile", help="Take every asset to have this profile."),
     ] = None,
-    algorithm: Annotated[
-        str | None,
-        typer.Option(
-            "--algorithm",
-            help="What is fitted; `train --tournament` lists them.",
-            show_default="what the configuration has for the view",
-        ),
-    ] = None,
+    algorithm: Algorithm = None,
     known_labels: Annotated[
         str | None,
         typer.Option(
@@ -226,7 +218,8 @@ def evaluate(
 
     With --leakage, exit 1 when a view that claims to be free of leakage is not.
     """
-    from batteryops.lifecycle.evaluation import BETWEEN, Known, evaluate_between, evaluate_source
+    from batteryops.lifecycle.evaluation import Known
+    from batteryops.lifecycle.source_evaluation import BETWEEN, evaluate_between, evaluate_source
 
     settings = settings_of(config, home)
     known = Known.parse(known_labels) if known_labels else None
@@ -277,7 +270,7 @@ def evaluate(
         if found:
             findings.show_leakage(found)
         for note in evaluated.notes:
-            terminal.say(note, label="note", style="yellow")
+            terminal.note(note)
     if found and found.broken:
         raise typer.Exit(1)
 
@@ -318,7 +311,7 @@ def validate(
     else:
         findings.show_verdict(checked.verdict)
         for note in checked.notes:
-            terminal.say(note, label="note", style="yellow")
+            terminal.note(note)
     if not checked.verdict.passed:
         raise typer.Exit(1)
 

@@ -25,10 +25,28 @@ Source = Annotated[
         show_default="lake, else nasa",
     ),
 ]
+Features = Annotated[
+    Path | None,
+    typer.Option("--features", help="A labelled feature table instead of cycles."),
+]
 View = Annotated[
     str | None,
-    typer.Option("--view", help="Feature view.", show_default="training.view of the settings"),
+    typer.Option(
+        "--view",
+        help="Feature view: discharge_summary, discharge_physics or partial_window.",
+        show_default="training.view of the settings",
+    ),
 ]
+Algorithm = Annotated[
+    str | None,
+    typer.Option(
+        "--algorithm",
+        help="What is fitted: xgboost, battery_process, ridge, gaussian_process …; "
+        "a name that there is not lists all.",
+        show_default="what the configuration has for the view",
+    ),
+]
+Model = Annotated[str, typer.Option("--model", help="Package folder, version, or alias.")]
 
 
 def settings_of(config: Path | None, home: Path | None) -> "Settings":

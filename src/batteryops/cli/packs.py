@@ -115,7 +115,7 @@ def show(evaluation: "PackEvaluation") -> None:
         f"{evaluation.nominal_coverage:.0%}"
     )
     for note in evaluation.notes:
-        terminal.say(note, label="note", style="yellow")
+        terminal.note(note)
 
 
 def _rows(named: "Iterable[tuple[str, Errors]]") -> list[list[object]]:

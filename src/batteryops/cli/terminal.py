@@ -3,10 +3,11 @@
 import json
 import math
 import os
+import re
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
     from batteryops.lifecycle.progress import Progress
 
 NEVER_WRAPPED: Final = 24
-"""Columns whose widest cell has so many characters stay on one line."""
+"""Columns whose widest cell has so many characters stay on one line where there is room."""
+
+_NUMBER: Final = re.compile(r"[-+]?[0-9][0-9.,]*(e[-+]?[0-9]+)?%?|-|")
+"""What stands right in a table when a whole column is of it, and is never broken in two."""
 
 
 def console(*, stderr: bool = False) -> "Console":
@@ -61,6 +65,11 @@ def say(message: str, *, label: str = "", style: str = "") -> None:
     console(stderr=True).print(text, soft_wrap=True)
 
 
+def note(message: str) -> None:
+    """A line on standard error that qualifies the result."""
+    say(message, label="note", style="yellow")
+
+
 def styled(text: str, style: str) -> "Text":
     """A cell or a title in colour."""
     from rich.text import Text
@@ -77,6 +86,8 @@ def table(
 ) -> None:
     """Print a table; numbers stand right, text is printed as it is, `styled` text in colour.
 
+    Where the terminal is too narrow, text is broken between words before any number is cut.
+
     Args:
         title: stands above it.
         columns: their headings.
@@ -88,29 +99,37 @@ def table(
 
     out = console()
     cells = [[_cell(value) for value in row] for row in rows]
-    longest = [max((len(row[at]) for row in cells), default=0) for at in range(len(columns))]
+    texts = [[str(row[at]) for row in cells] for at in range(len(columns))]
     headings = [
-        textwrap.wrap(column, max(widest, *map(len, column.split()), 1)) or [""]
-        for column, widest in zip(columns, longest, strict=True)
+        textwrap.wrap(column, max(_widest(own), _longest_word([column]), 1)) or [""]
+        for column, own in zip(columns, texts, strict=True)
     ]
     widths = [
-        max(min(widest, NEVER_WRAPPED), *map(len, heading))
-        for widest, heading in zip(longest, headings, strict=True)
+        max(min(_widest(own), NEVER_WRAPPED), _widest(heading))
+        for own, heading in zip(texts, headings, strict=True)
     ]
     shown = list(range(len(columns)))
     for name in spare:
-        if sum(widths[at] + 3 for at in shown) + 1 > out.width:
+        if _framed(widths[at] for at in shown) > out.width:
             shown.remove(columns.index(name))
+    numeric = [all(map(_NUMBER.fullmatch, own)) and bool(own) for own in texts]
+    least = [
+        width if right else min(width, _longest_word([*own, *heading]))
+        for width, right, own, heading in zip(widths, numeric, texts, headings, strict=True)
+    ]
+    narrowed = _narrow(widths, least, shown, out.width)
+    fits = (
+        _framed(narrowed[at] for at in shown) <= out.width
+    )  # else even numbers are broken, not cut
     grid = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
     for at in shown:
-        numeric = bool(rows) and all(
-            isinstance(row[at], int | float) or str(row[at]) in {"", "-"} for row in rows
-        )
+        kept = narrowed[at] == widths[at]
         grid.add_column(
-            "\n".join(headings[at]),
-            justify="right" if numeric else "left",
+            "\n".join(headings[at]) if kept else columns[at],
+            justify="right" if numeric[at] else "left",
             overflow="fold",
-            no_wrap=longest[at] <= NEVER_WRAPPED,
+            no_wrap=fits and kept and _widest(texts[at]) <= NEVER_WRAPPED,
+            width=None if kept else narrowed[at],
         )
     for row in cells:
         grid.add_row(*(row[at] for at in shown))
@@ -118,6 +137,30 @@ def table(
     hidden = [name for at, name in enumerate(columns) if at not in shown]
     if hidden:
         say(f"a wider terminal also shows {', '.join(hidden)}; --json has everything")
+
+
+def _narrow(widths: list[int], least: list[int], shown: list[int], width: int) -> list[int]:
+    """Column widths at which a table fits, the widest narrowed first, none below its least."""
+    narrowed = list(widths)
+    while _framed(narrowed[at] for at in shown) > width:
+        can = [at for at in shown if narrowed[at] > least[at]]
+        if not can:
+            break
+        narrowed[max(can, key=narrowed.__getitem__)] -= 1
+    return narrowed
+
+
+def _framed(widths: Iterable[int]) -> int:
+    """Width of a table whose columns are so wide: each has a line and two spaces, one line ends."""
+    return sum(width + 3 for width in widths) + 1
+
+
+def _widest(texts: Iterable[str]) -> int:
+    return max(map(len, texts), default=0)
+
+
+def _longest_word(texts: Iterable[str]) -> int:
+    return _widest(word for text in texts for word in text.split())
 
 
 def counted(number: int, noun: str) -> str:
@@ -136,7 +179,7 @@ def _cell(value: object) -> "Text":
     if isinstance(value, Text):
         return value
     if isinstance(value, float):
-        return Text("-" if math.isnan(value) else f"{value:.4g}")
+        return Text("-" if math.isnan(value) else f"{value + 0.0:.4g}")  # + 0.0: no -0
     return Text(str(value))
 
 

@@ -52,21 +52,29 @@ FitBounds = Callable[[Matrix, Floats, Owners], MakeBounds]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Coverage:
-    """What intervals are worth, over all tested cycles alike.
+    """What intervals are worth.
+
+    Over cycles, a few batteries of long life decide; a battery's cycles are mostly held by their
+    intervals together or missed together. Over batteries, each weighs the same, as in calibration.
 
     Args:
         interval_coverage: share of cycles whose measured capacity lies in the interval.
-        interval_width_ah: mean width, Ah.
-        in_domain_share: share of cycles whose features lie inside what training covered.
-        in_domain_coverage: coverage of these; NaN when there are none.
-        in_domain_width_ah: mean width of these, Ah; NaN when there are none.
+        asset_coverage: mean over assets of the share of each one's cycles.
+        interval_width_ah: mean width over cycles, Ah.
+        in_domain_share: share of cycles whose features lie inside what training covered: only for
+            these is the interval the model's own.
+        in_domain_coverage: `interval_coverage` of these; NaN when there are none.
+        in_domain_asset_coverage: `asset_coverage` of these, over assets that have any; likewise.
+        in_domain_width_ah: mean width of these, Ah; likewise.
         per_asset: `asset_id`, `interval_coverage`, `interval_width_ah`, `in_domain_share`, sorted.
     """
 
     interval_coverage: float
+    asset_coverage: float
     interval_width_ah: float
     in_domain_share: float
     in_domain_coverage: float
+    in_domain_asset_coverage: float
     in_domain_width_ah: float
     per_asset: pl.DataFrame
 
@@ -74,9 +82,11 @@ class Coverage:
         """Every number by its name, as gates look them up."""
         return {
             "interval_coverage": self.interval_coverage,
+            "asset_coverage": self.asset_coverage,
             "interval_width_ah": self.interval_width_ah,
             "in_domain_share": self.in_domain_share,
             "in_domain_coverage": self.in_domain_coverage,
+            "in_domain_asset_coverage": self.in_domain_asset_coverage,
             "in_domain_width_ah": self.in_domain_width_ah,
         }
 
@@ -113,11 +123,17 @@ def measure_coverage(asset_id: Names, actual_ah: Floats, bounds: Bounds) -> Cove
             "in_domain_share": bounds.inside,
         }
     )
+    per_asset = rows.group_by("asset_id").agg(pl.all().mean()).sort("asset_id")
+    inside = rows.filter("in_domain_share").group_by("asset_id").agg(pl.all().mean())
     return Coverage(
         interval_coverage=float(holds.mean()),
+        asset_coverage=float(per_asset["interval_coverage"].to_numpy().mean()),
         interval_width_ah=float(width.mean()),
         in_domain_share=float(bounds.inside.mean()),
         in_domain_coverage=float(holds[bounds.inside].mean()) if some else np.nan,
+        in_domain_asset_coverage=(
+            float(inside["interval_coverage"].to_numpy().mean()) if some else np.nan
+        ),
         in_domain_width_ah=float(width[bounds.inside].mean()) if some else np.nan,
-        per_asset=rows.group_by("asset_id").agg(pl.all().mean()).sort("asset_id"),
+        per_asset=per_asset,
     )

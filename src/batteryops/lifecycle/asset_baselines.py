@@ -1,6 +1,6 @@
 """Baselines of assets: fitted to their measured capacities, and applied to answers."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import NormalDist
@@ -13,7 +13,12 @@ from batteryops.errors import DataError, PackageError
 from batteryops.features.files import read_feature_table
 from batteryops.features.validation import check_table
 from batteryops.features.views import FeatureView, feature_table, matrix
-from batteryops.lifecycle.baseline_store import BaselineStore, KeptBaseline, some_of
+from batteryops.lifecycle.baseline_store import (
+    BaselineStore,
+    KeptBaseline,
+    refuse_unrecorded,
+    some_of,
+)
 from batteryops.lifecycle.loading import load_model, refuse_other_levels
 from batteryops.lifecycle.preparation import check_prepared, refuse_wrong_units
 from batteryops.lifecycle.sources import default_source, open_source
@@ -43,14 +48,32 @@ def residual_process(package: ModelPackage) -> ResidualProcess:
     return ResidualProcess.from_json(package.document(RESIDUALS))
 
 
+def baselines_for(
+    assets: Iterable[str], package: ModelPackage, settings: Settings
+) -> list[KeptBaseline]:
+    """Each asset's newest baseline of this very package, where it has one.
+
+    Raises:
+        DataError, PackageError: one cannot be read, or is not what the ledger has.
+        RecordsError: there are some, and the ledger is out of reach.
+    """
+    store = BaselineStore(settings.baselines)
+    found = (store.newest(asset, package.fingerprint) for asset in assets)
+    baselines = [kept for kept in found if kept is not None]
+    if baselines:
+        with Ledger(settings.ledger_url) as ledger:
+            refuse_unrecorded(baselines, ledger)
+    return baselines
+
+
 def correct_estimates(
     table: pl.DataFrame,
     estimates: Sequence[Estimate],
     ranges_ah: Mapping[str, tuple[float, float]],
     package: ModelPackage,
-    store: BaselineStore,
+    baselines: Sequence[KeptBaseline],
 ) -> tuple[list[Estimate], list[str | None]]:
-    """Answers corrected by each asset's newest baseline of this very package.
+    """Answers corrected by their assets' baselines.
 
     Only measurements at an earlier `op_index` correct an answer, and an answer out of domain stays
     as it is.
@@ -70,23 +93,21 @@ def correct_estimates(
         estimates: n, of the package.
         ranges_ah: by asset, least and largest capacity that it can have, Ah.
         package: that answered.
-        store: with the baselines.
+        baselines: of the package, at most one of an asset, as `baselines_for` gives them.
 
     Returns:
         The n answers, and the version that corrected each; None where none did.
 
     Raises:
-        DataError, PackageError: a baseline or the package cannot be read.
+        PackageError: the package cannot be read.
     """
     corrected = list(estimates)
     by_row: list[str | None] = [None] * len(estimates)
     assets = table["asset_id"].to_numpy().astype(object)
     positions = table["op_index"].to_numpy()
     inside = np.array([estimate.position.inside for estimate in estimates], dtype=np.bool_)
-    for asset in ranges_ah:
-        kept = store.newest(asset, package.fingerprint)
-        if kept is None:
-            continue
+    for kept in baselines:
+        asset = kept.baseline.asset_id
         process = residual_process(package)
         known_from = kept.baseline.op_index[0]
         rows = np.flatnonzero((assets == asset) & inside & (positions > known_from)).tolist()

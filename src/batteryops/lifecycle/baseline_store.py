@@ -3,7 +3,7 @@
 import errno
 import fcntl
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,11 @@ class KeptBaseline:
 
     version: str
     baseline: AssetBaseline
+
+    @property
+    def file_sha256(self) -> str:
+        """SHA-256 of the file that holds it, as the ledger has it."""
+        return hashlib.sha256(self.baseline.to_text().encode()).hexdigest()
 
     @property
     def summary(self) -> dict[str, str | int | float]:
@@ -179,6 +184,7 @@ class BaselineStore:
             every = self.versions(asset_id)
             number = int(every[-1].rpartition("-v")[2]) + 1 if every else 1
             version = f"{baseline.model[:_MODEL_DIGITS]}-v{number}"
+            kept = KeptBaseline(version, baseline)
             with replacing(self._path(asset_id, version)) as beside:
                 beside.write_text(text, encoding="utf-8")
                 ledger.append(
@@ -186,12 +192,12 @@ class BaselineStore:
                     asset_id,
                     {
                         "version": version,
-                        "file_sha256": hashlib.sha256(text.encode()).hexdigest(),
+                        "file_sha256": kept.file_sha256,
                         "measurements": len(baseline.op_index),
                         "package_fingerprint": baseline.model,
                     },
                 )
-        return KeptBaseline(version, baseline), True
+        return kept, True
 
     def _holds(self, asset_id: str, version: str, text: str) -> bool:
         try:
@@ -221,6 +227,31 @@ class BaselineStore:
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def refuse_unrecorded(baselines: Iterable[KeptBaseline], ledger: Ledger) -> None:
+    """Raise unless the ledger has a line for each of these, with this very content.
+
+    Raises:
+        PackageError: naming the first that has none, or another content.
+        RecordsError: the ledger is out of reach.
+    """
+    recorded: dict[tuple[str, object], set[object]] = {}  # several: homes may share a ledger
+    for entry in ledger.entries(BASELINE_FITTED):
+        of_version = recorded.setdefault((entry.subject, entry.details.get("version")), set())
+        of_version.add(entry.details.get("file_sha256"))
+    for kept in baselines:
+        asset_id, lines = (
+            kept.baseline.asset_id,
+            recorded.get((kept.baseline.asset_id, kept.version)),
+        )
+        if lines is None or kept.file_sha256 not in lines:
+            found = "has no line for it" if lines is None else "has it with another content"
+            raise PackageError(
+                f"baseline {kept.version} of asset {asset_id!r}: the ledger {found}, so that it is "
+                "not what was measured; delete its file and make it again with `batteryops "
+                "baseline fit`, or answer without: --no-baseline"
+            )
 
 
 def _number(path: Path) -> int:

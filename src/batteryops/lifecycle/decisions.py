@@ -4,10 +4,8 @@ A fold of a protocol decides anew, on its own training rows, so that the batteri
 have no part in the decision. What goes into service is decided on all rows in the same way.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 from batteryops.errors import SettingsError
@@ -16,7 +14,6 @@ from batteryops.evaluation.owners import Owners
 from batteryops.features.views import FeatureView
 from batteryops.lifecycle.uncertainty import bounds_fit
 from batteryops.models.algorithms import (
-    ALGORITHMS,
     Floats,
     GroupedFit,
     Matrix,
@@ -25,8 +22,9 @@ from batteryops.models.algorithms import (
     get_algorithm,
 )
 from batteryops.models.manifest import ChosenAlgorithm
+from batteryops.models.remembering import once_per_rows
 from batteryops.models.search import Budget, Found, Rows, is_searchable, search
-from batteryops.models.stacking import Stack, choose, fit_stack, out_of_group
+from batteryops.models.stacking import Stack, StackFit, choose, out_of_group
 from batteryops.records.predictions import PredictionLog
 from batteryops.settings import Settings
 
@@ -36,7 +34,8 @@ STACK: Final = "stack"
 
 IN_TRAINING: Final = 2
 """Folds of groups that calibrate intervals in each fold of a protocol while a model is trained: two
-more fits for each. The package's own intervals, and those of `evaluate`, take all folds."""
+more fits for each. The package's own intervals, and those of `evaluate`, take all folds; so does a
+fit that `HoldsOut`, always."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +51,6 @@ class Decision:
     fit: GroupedFit
     algorithm: ChosenAlgorithm
     found: Found | None = None
-
-    @property
-    def heavy(self) -> bool:
-        """Whether a fit is too long and too large to be repeated in many folds, and kept."""
-        names = self.algorithm.shares or (self.algorithm.name,)
-        return any(name in ALGORITHMS and ALGORITHMS[name].heavy for name in names)
 
 
 Decide = Callable[[Matrix, Floats, Owners], Decision]
@@ -102,7 +95,7 @@ def searching(name: str, task: Task, budget: Budget, *, entrant: str | None = No
         chosen = ChosenAlgorithm(name=known_as, values=values)
         return Decision(algorithm.make(task, found.values), chosen, found)
 
-    return _once_per_rows(decide)
+    return once_per_rows(decide)
 
 
 def stacking(entrants: Mapping[str, Decide], *, folds: int, top: int) -> Decide:
@@ -124,7 +117,7 @@ def stacking(entrants: Mapping[str, Decide], *, folds: int, top: int) -> Decide:
         held_out = out_of_group(fits, features, labels, owners, folds=folds)
         return combined(choose(held_out, labels, owners.groups, top=top), settled)
 
-    return _once_per_rows(decide)
+    return once_per_rows(decide)
 
 
 def combined(stack: Stack, settled: Mapping[str, Decision]) -> Decision:
@@ -142,7 +135,7 @@ def combined(stack: Stack, settled: Mapping[str, Decision]) -> Decision:
     }
     fits = {name: settled[name].fit for name in members}
     chosen = ChosenAlgorithm(name=STACK, shares=members, values=values)
-    return Decision(partial(fit_stack, stack, fits), chosen)
+    return Decision(StackFit(stack, fits), chosen)
 
 
 def deciding_fit(decide: Decide) -> GroupedFit:
@@ -168,7 +161,7 @@ def deciding_bounds(
         decision = decide(features, labels, owners)
         fit = decision.fit
         if fit not in of_decision:
-            of_decision[fit] = bounds_fit(fit, view.names, settings, profile, heavy=decision.heavy)
+            of_decision[fit] = bounds_fit(fit, view.names, settings, profile)
         return of_decision[fit](features, labels, owners)
 
     return fit_bounds
@@ -208,19 +201,3 @@ def search_budget(settings: Settings, seconds: float) -> Budget:
         pass
     rules = settings.tournament
     return Budget(seconds / (2 * rules.folds + 3), settings.predictions_url, rules.inner_folds)
-
-
-def _once_per_rows(decide: Decide) -> Decide:
-    """Remembers what was decided for the same rows in the same order."""
-    known: dict[bytes, Decision] = {}
-
-    def remembered(features: Matrix, labels: Floats, owners: Owners) -> Decision:
-        content = hashlib.sha256(features.tobytes())
-        content.update(labels.tobytes())
-        content.update("\n".join(map(str, (*owners.assets, *owners.groups))).encode())
-        key = content.digest()
-        if key not in known:
-            known[key] = decide(features, labels, owners)
-        return known[key]
-
-    return remembered

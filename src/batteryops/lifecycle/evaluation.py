@@ -1,18 +1,14 @@
-"""Measure the configured model under protocols, on cycles or on a feature table as it is."""
+"""Measure a model on a feature table: under protocols, with intervals, looked over for leakage."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final, Self
 
-import numpy as np
 import polars as pl
 
-from batteryops.errors import DataError, UnknownAssetError
+from batteryops.errors import DataError
 from batteryops.evaluation.protocol_run import ProtocolResult, evaluate_protocol
 from batteryops.evaluation.protocols import (
-    CLOCK,
-    PROTOCOLS,
     Split,
     SplitPlan,
     asset_groups,
@@ -20,9 +16,7 @@ from batteryops.evaluation.protocols import (
     reveal,
     schedule_groups,
 )
-from batteryops.features.files import read_feature_table
-from batteryops.features.validation import problems
-from batteryops.features.views import FeatureView, get_view
+from batteryops.features.views import FeatureView
 from batteryops.lifecycle.baselines import correction_fit
 from batteryops.lifecycle.decisions import (
     Decide,
@@ -32,18 +26,13 @@ from batteryops.lifecycle.decisions import (
     deciding_fit,
 )
 from batteryops.lifecycle.leakage import ViewLeakage, check_view
-from batteryops.lifecycle.preparation import Prepared, prepare
 from batteryops.lifecycle.progress import Progress
-from batteryops.lifecycle.sources import default_source, open_source
 from batteryops.models.algorithms import Task
-from batteryops.schema import FEATURE_KEY, LABEL, Recording
+from batteryops.schema import LABEL, Recording
 from batteryops.settings import Settings
 
 CONFIGURED: Final = "xgboost"
 """The algorithm whose parameters the configuration sets."""
-
-BETWEEN: Final = "held_out_source"
-"""The name of what is asked when one source trains and another is tested."""
 
 NAMED_ASSETS: Final = 5
 """How many assets a note names before it says that there are more."""
@@ -87,6 +76,19 @@ class Known:
             raise DataError(f"known labels {text!r}; expected a number of 1 or more, or all")
         return cls(int(text))
 
+    @property
+    def note(self) -> str:
+        """What a reader of results must know.
+
+        Examples:
+            >>> Known(10).note
+            "corrected by each tested battery's first 10 measurements, which are not tested"
+        """
+        told = "measurements before the cycle asked about"
+        if self.first is not None:
+            told = f"first {self.first} measurements, which are not tested"
+        return f"corrected by each tested battery's {told}"
+
 
 def nominal_capacities(
     table: pl.DataFrame, settings: Settings, profile: str | None = None
@@ -107,6 +109,45 @@ def nominal_capacities(
         asset: (settings.profile(profile) if profile else settings.profile_of(asset)).nominal_ah
         for asset in table["asset_id"].unique(maintain_order=True)
     }
+
+
+def named(assets: Sequence[str]) -> str:
+    """The first few of these assets, for a note.
+
+    Examples:
+        >>> named(["B0005"]), named(list("abcdefg"))
+        ('B0005', 'a, b, c, d, e, …')
+    """
+    return ", ".join(assets[:NAMED_ASSETS]) + ", …" * (len(assets) > NAMED_ASSETS)
+
+
+def look_for_leakage(  # noqa: PLR0913 - what is looked at, and how
+    table: pl.DataFrame,
+    view: FeatureView,
+    settings: Settings,
+    progress: Progress,
+    *,
+    recording: Recording | None,
+    profile: str | None = None,
+) -> ViewLeakage:
+    """Run the leakage checks on a view's feature table.
+
+    Args:
+        table: `asset_id`, the view's features, `capacity_ah`.
+        view: what computed the features.
+        settings: says which asset has which profile.
+        progress: told that it begins.
+        recording: the cycles, for computing features again without later ones; None when the
+            features were given as a table.
+        profile: take every asset to have this profile.
+
+    Raises:
+        UnknownAssetError: an asset without a profile.
+        DataError: a profile without nominal capacity.
+    """
+    progress.step("look for leakage")
+    nominal_ah = nominal_capacities(table, settings, profile)
+    return check_view(table, view, recording=recording, nominal_ah=nominal_ah)
 
 
 def evaluate_table(  # noqa: PLR0913 - what is evaluated, and how
@@ -172,20 +213,6 @@ def evaluate_table(  # noqa: PLR0913 - what is evaluated, and how
     )
 
 
-def _refuse_wrong_units(view: FeatureView, table: pl.DataFrame, file: Path) -> None:
-    """Raise when a whole column stands in another unit, as its median tells.
-
-    Single rows may be anything: a table is evaluated as it is.
-    """
-    medians: dict[str, object] = {}
-    for feature in view.features:
-        median = table[feature.name].drop_nans().median()
-        medians[feature.name] = feature.low if median is None else median
-    slips = [problem for problem in problems(view, medians) if "it looks like" in problem]
-    if slips:
-        raise DataError(f"{file}, medians of its columns: {'; '.join(slips)}")
-
-
 def evaluate_protocols(  # noqa: PLR0913 - what is evaluated, and how
     table: pl.DataFrame,
     view: FeatureView,
@@ -239,187 +266,3 @@ def evaluate_protocols(  # noqa: PLR0913 - what is evaluated, and how
             progress=progress,
         )
     return results
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluated:
-    """Results by protocol, what a reader should know of them, and what leakage checks found.
-
-    Args:
-        results: by protocol.
-        notes: for the reader.
-        leakage: None where it was not looked for.
-    """
-
-    results: Mapping[str, ProtocolResult]
-    notes: tuple[str, ...]
-    leakage: ViewLeakage | None
-
-
-def evaluate_source(  # noqa: PLR0913 - all by name: what to evaluate on, and how
-    settings: Settings,
-    *,
-    features_file: Path | None,
-    source: str | None,
-    view: str | None,
-    protocol: str,
-    profile: str | None,
-    algorithm: str | None = None,
-    known: Known | None = None,
-    leakage: bool,
-    progress: Progress,
-) -> Evaluated:
-    """Evaluate a feature table as it is, or cycles after the quality checks.
-
-    Args:
-        settings: parameters, seed, groups, shares.
-        features_file: a feature table; none of its labelled rows is left out. Where it has assets
-            without a profile, SoH is stated for the default profile, and a note says so.
-        source: cycles, when no table is given.
-        view: the feature view; the configured one when None.
-        protocol: a protocol's name, or `all`.
-        profile: take every asset to have this profile.
-        algorithm: one of `models.algorithms.ALGORITHMS`; the view's own when None.
-        known: measurements of the tested assets that correct the model.
-        leakage: also look for features that give the label away.
-        progress: told what is being done.
-
-    Raises:
-        DataError: both or neither can be used, a whole column stands in another unit, or the
-            protocol is unknown.
-        UnknownAssetError: cycles of an asset without a profile.
-    """
-    if protocol not in (*PROTOCOLS, "all"):
-        raise DataError(f"protocol {protocol!r}; expected one of {', '.join(PROTOCOLS)}, or all")
-    if features_file is not None and source is not None:
-        raise DataError("given both --features and --source; expected one of them")
-    chosen = get_view(view or settings.training.view)
-    recording: Recording | None = None
-    notes: list[str] = []
-    if features_file is not None:
-        progress.step(f"read {features_file}")
-        table = read_feature_table(
-            features_file, chosen.names, labelled=True, further=(CLOCK,)
-        ).drop_nulls(LABEL)
-        _refuse_wrong_units(chosen, table, features_file)
-        strangers = _without_profile(table, settings)
-        if strangers and profile is None:
-            profile = settings.evaluation.default_profile
-            notes.append(
-                f"{len(strangers)} assets have no profile ({_named(strangers)}); SoH points "
-                f"of all assets are those of profile {profile}, name another with --profile"
-            )
-    else:
-        progress.step("read cycles, check them, compute features")
-        recording = open_source(source or default_source(settings), settings, kinds=chosen.kinds)
-        prepared = prepare(recording, chosen, settings)
-        table = prepared.table
-        notes += _set_aside_note(prepared)
-    found = None
-    if leakage:
-        progress.step("look for leakage")
-        nominal_ah = nominal_capacities(table, settings, profile)
-        found = check_view(table, chosen, recording=recording, nominal_ah=nominal_ah)
-    names = PROTOCOLS if protocol == "all" else (protocol,)
-    results = evaluate_protocols(
-        table, chosen, names, settings, progress, profile=profile, algorithm=algorithm, known=known
-    )
-    return Evaluated(results, tuple(notes), found)
-
-
-def evaluate_between(  # noqa: PLR0913 - all by name: what to evaluate on, and how
-    settings: Settings,
-    *,
-    train: str,
-    test: str,
-    view: str | None,
-    algorithm: str | None = None,
-    known: Known | None = None,
-    leakage: bool,
-    progress: Progress,
-) -> Evaluated:
-    """Train on the cycles of one source, test on those of another.
-
-    Args:
-        settings: parameters, seed, limits.
-        train: cycles that train, after the quality checks.
-        test: cycles that are tested, after the quality checks.
-        view: the feature view; the configured one when None.
-        algorithm: one of `models.algorithms.ALGORITHMS`; the view's own when None.
-        known: measurements of the tested assets that correct the model.
-        leakage: also look for features that give the label away, in what trains.
-        progress: told what is being done.
-
-    Raises:
-        DataError: a source cannot be read or used, or a tested cycle trains as well.
-        UnknownAssetError: an asset without a profile.
-    """
-    chosen = get_view(view or settings.training.view)
-    prepared: list[Prepared] = []
-    notes: list[str] = []
-    for source in (train, test):
-        progress.step(f"read {source}, check it, compute features")
-        recording = open_source(source, settings, kinds=chosen.kinds)
-        prepared.append(prepare(recording, chosen, settings))
-        notes += _set_aside_note(prepared[-1], source)
-    taught, asked = (one.table for one in prepared)
-    both = taught.join(asked, on=FEATURE_KEY, how="semi")
-    if both.height:
-        asset, cycle = both.select(FEATURE_KEY).row(0)
-        raise DataError(
-            f"{both.height} cycles are in {train} and in {test} (such as {asset} {cycle}); a model "
-            "must not be tested on what it was trained on: take their assets out of one of the two"
-        )
-    table = pl.concat([taught, asked])
-    split = Split(
-        BETWEEN, np.arange(taught.height), np.arange(taught.height, taught.height + asked.height)
-    )
-    group_of = asset_groups(table["asset_id"], settings.evaluation.groups)
-    trained = {group_of[asset] for asset in taught["asset_id"].unique()}
-    companions = [a for a in sorted(asked["asset_id"].unique()) if group_of[a] in trained]
-    if companions:
-        notes.append(
-            f"{_named(companions)} or what was aged together with them trains as well: this does "
-            "not measure batteries never seen"
-        )
-    found = None
-    if leakage:
-        progress.step("look for leakage")
-        nominal_ah = nominal_capacities(taught, settings)
-        found = check_view(taught, chosen, recording=None, nominal_ah=nominal_ah)
-    progress.step(f"train on {taught.height} rows, test on {asked.height}")
-    result = evaluate_table(
-        table,
-        chosen,
-        BETWEEN,
-        settings,
-        algorithm=algorithm,
-        splits=[split],
-        known=known,
-        progress=progress,
-    )
-    return Evaluated({BETWEEN: result}, tuple(notes), found)
-
-
-def _set_aside_note(prepared: Prepared, source: str = "") -> list[str]:
-    """How many cycles the quality checks set aside, where they did."""
-    aside, kept = prepared.set_aside.height, prepared.table.height
-    if not aside:
-        return []
-    of = f" of {source}" if source else ""
-    told = f"{aside} of {aside + kept} discharges{of} were set aside by the quality checks"
-    return [f"{told} and are not among these"]
-
-
-def _named(assets: Sequence[str]) -> str:
-    return ", ".join(assets[:NAMED_ASSETS]) + ", …" * (len(assets) > NAMED_ASSETS)
-
-
-def _without_profile(table: pl.DataFrame, settings: Settings) -> list[str]:
-    strangers = []
-    for asset in table["asset_id"].unique().sort():
-        try:
-            settings.profile_of(asset)
-        except UnknownAssetError:
-            strangers.append(asset)
-    return strangers

@@ -14,7 +14,6 @@ from typing import Final
 
 import numpy as np
 import polars as pl
-import xgboost as xgb
 from numpy.typing import NDArray
 
 from batteryops.errors import DataError
@@ -43,6 +42,7 @@ from batteryops.lifecycle.trip_mappings import (
 )
 from batteryops.lifecycle.uncertainty import package_owners
 from batteryops.models import boosting
+from batteryops.models.algorithms import Boosted, Predict
 from batteryops.models.domain import Domain, fit_domain
 from batteryops.schema import LABEL, Kind
 from batteryops.settings import Settings
@@ -69,15 +69,15 @@ class Lab:
 
     Args:
         name: what it was fitted on.
-        booster: the model, of capacity in Ah.
+        predict: the model: answers rows (n, k) with capacities (n,) in Ah.
         domain: what training covered.
         reseeded: the same fit with other seeds; empty where only the model was given.
     """
 
     name: str
-    booster: xgb.Booster
+    predict: Predict
     domain: Domain
-    reseeded: tuple[xgb.Booster, ...] = ()
+    reseeded: tuple[Predict, ...] = ()
 
 
 def diagnose(
@@ -115,15 +115,13 @@ def diagnose_trips(
     ordered = (AS_PUBLISHED, *(mapping for mapping in MAPPINGS if mapping != AS_PUBLISHED))
     mapped = tuple(_mapped(each, mapping, trips) for each in labs for mapping in ordered)
     blind = as_features(trips, AS_PUBLISHED)
-    predicted = boosting.predict(lab.booster, blind)
+    predicted = lab.predict(blind)
     progress.step("ask the training domain")
     verdicts = tuple(_verdict(lab.domain, trips, mapping) for mapping in (AS_PUBLISHED, KINDEST))
     inside = np.array([place.inside for place in lab.domain.look_all(blind)], dtype=np.bool_)
     progress.step("trace the sign")
     seeds = {
-        each.name: tuple(
-            associate(boosting.predict(booster, blind), rise) for booster in each.reseeded
-        )
+        each.name: tuple(associate(predict(blind), rise) for predict in each.reseeded)
         for each in labs
         if each.reseeded
     }
@@ -160,12 +158,14 @@ def _fitted(name: str, table: pl.DataFrame, view: FeatureView, settings: Setting
     features, labels = matrix(view, table), table[LABEL].to_numpy()
     training = settings.training
     models = [
-        boosting.fit(
-            features,
-            labels,
-            feature_names=view.names,
-            parameters=training.parameters,
-            seed=training.seed + shift,
+        Boosted(
+            boosting.fit(
+                features,
+                labels,
+                feature_names=view.names,
+                parameters=training.parameters,
+                seed=training.seed + shift,
+            )
         )
         for shift in range(SEEDS)
     ]
@@ -180,13 +180,13 @@ def _packaged(model: str, settings: Settings) -> Lab:
             f"model {model} takes the features of view {package.view.name}; trips resemble those "
             f"of {VIEW} only: name a model of that view, or none"
         )
-    return Lab(f"model {model}", package.booster, package.domain)
+    return Lab(f"model {model}", package.predict_batch, package.domain)
 
 
 def _mapped(lab: Lab, mapping: Mapping, trips: pl.DataFrame) -> Mapped:
     features = as_features(trips, mapping)
     kept = ~np.isnan(features).all(axis=1)
-    predicted = np.where(kept, boosting.predict(lab.booster, features), np.nan)
+    predicted = np.where(kept, lab.predict(features), np.nan)
     found = associate(predicted, trips["rise_k"].to_numpy())
     median_soh = float(np.median(predicted[kept])) / LAB_NOMINAL_AH if kept.any() else math.nan
     return Mapped(lab.name, mapping, found, median_soh)
@@ -233,7 +233,7 @@ def _drivers(
                 inside=float(inside.mean()),
                 with_prediction=associate(values, predicted).spearman,
                 with_rise=associate(values, rise).spearman,
-                frozen=associate(boosting.predict(lab.booster, frozen), rise),
+                frozen=associate(lab.predict(frozen), rise),
             )
         )
     return tuple(drivers)

@@ -198,7 +198,7 @@ class Diagnosis:
         if blindfolded:
             told.append(
                 f"{', '.join(blindfolded)}: no trip's value lies in the range that training saw, "
-                "so that every trip falls on one side of every split and nothing is told by it."
+                "so that nothing in training says what it means."
             )
         steering = max(
             (d for d in self.drivers if math.isfinite(d.with_prediction)),

@@ -1,15 +1,13 @@
 """Plots of a fleet: predicted health against temperature rise, domain verdicts, scorecard."""
 
 from collections.abc import Sequence
-from io import BytesIO
 from typing import Final
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from batteryops.lifecycle.figures import panels_of, png
 from batteryops.lifecycle.fleet_findings import Diagnosis
 from batteryops.lifecycle.scorecard import Action, Scorecard, VehicleScore
 
@@ -26,7 +24,7 @@ MOST: Final = 60
 
 def draw_diagnosis(diagnosis: Diagnosis) -> bytes:
     """Predicted SoH against temperature rise, and against what it follows, the trip's length."""
-    figure, (against_rise, against_length) = _panels(11.0, 4.2, 2)
+    figure, (against_rise, against_length) = panels_of(11.0, 4.2, 2)
     trips = diagnosis.trips
     for place, ((asset,), own) in enumerate(trips.group_by("asset_id", maintain_order=True)):
         colour = VEHICLES[place % len(VEHICLES)]
@@ -57,12 +55,12 @@ def draw_diagnosis(diagnosis: Diagnosis) -> bytes:
     against_length.set_xscale("log")
     against_length.set_xlabel("length of the trip (min)")
     against_length.set_ylabel("SoH that the lab model predicts")
-    return _png(figure)
+    return png(figure)
 
 
 def draw_domain(diagnosis: Diagnosis) -> bytes:
     """Share of trips that each feature puts outside of the training range, by mapping."""
-    figure, panels = _panels(11.0, 3.2, len(diagnosis.domain))
+    figure, panels = panels_of(11.0, 3.2, len(diagnosis.domain))
     for axes, verdict in zip(panels, diagnosis.domain, strict=True):
         names = [driver.feature for driver in diagnosis.drivers][::-1]
         shares = [100.0 * verdict.features.get(name, 0) / verdict.n for name in names]
@@ -90,7 +88,7 @@ def draw_domain(diagnosis: Diagnosis) -> bytes:
         axes.grid(axis="y", visible=False)
         axes.grid(axis="x", linewidth=0.5, alpha=0.35)
         axes.tick_params(axis="y", labelsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def draw_scorecard(card: Scorecard) -> bytes | None:
@@ -105,7 +103,7 @@ def draw_scorecard(card: Scorecard) -> bytes | None:
     count = int(with_health) + int(with_signal)
     if not count:
         return None
-    figure, panels = _panels(5.5 * count + 0.5, max(2.4, 0.24 * len(shown) + 1.2), count)
+    figure, panels = panels_of(11.0, max(2.4, 0.24 * len(shown) + 1.2), count)
     if with_health:
         _draw_health(panels[0], shown, card)
     if with_signal:
@@ -117,7 +115,7 @@ def draw_scorecard(card: Scorecard) -> bytes | None:
         axes.grid(axis="x", linewidth=0.5, alpha=0.35)
     swatches = [Patch(color=colour, label=action) for action, colour in ACTIONS.items()]
     figure.legend(handles=swatches, frameon=False, fontsize=8, ncols=3, loc="outside upper right")
-    return _png(figure)
+    return png(figure)
 
 
 def _draw_health(axes: Axes, shown: Sequence[VehicleScore], card: Scorecard) -> None:
@@ -150,20 +148,3 @@ def _change(vehicle: VehicleScore) -> tuple[float, float, float] | None:
     if trend is None:
         return None
     return trend.low * trend.span, trend.change, trend.high * trend.span
-
-
-def _panels(width_in: float, height_in: float, count: int) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(width_in, height_in), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = list(figure.subplots(1, count, squeeze=False)[0])
-    for axes in panels:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", linewidth=0.5, alpha=0.35)
-        axes.set_axisbelow(True)
-    return figure, panels
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=140)
-    return buffer.getvalue()

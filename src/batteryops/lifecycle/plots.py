@@ -1,17 +1,14 @@
 """Plots of the report: how the assets age, and errors per protocol and asset; PNG bytes."""
 
 from collections.abc import Mapping
-from io import BytesIO
 from typing import Final
 
 import numpy as np
 import polars as pl
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from batteryops.evaluation.protocol_run import ProtocolResult
+from batteryops.lifecycle.figures import panels_of, png
 from batteryops.schema import LABEL
 
 COLOURS: Final = {
@@ -30,7 +27,7 @@ def draw_ageing(table: pl.DataFrame, set_aside: pl.DataFrame) -> bytes:
         table: `asset_id`, `op_index`, `capacity_ah` of the rows that train.
         set_aside: the same columns of rows that do not.
     """
-    figure, axes = _figure(9.5, 4.2)
+    figure, (axes,) = panels_of(9.5, 4.2)
     for (asset,), rows in table.group_by("asset_id", maintain_order=True):
         ordered = rows.sort("op_index")
         axes.plot(ordered["op_index"], ordered[LABEL], linewidth=1.1, alpha=0.75, label=str(asset))
@@ -53,12 +50,12 @@ def draw_ageing(table: pl.DataFrame, set_aside: pl.DataFrame) -> bytes:
         axes.legend(
             fontsize=7, ncols=2, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.02)
         )
-    return _png(figure)
+    return png(figure)
 
 
 def draw_protocols(results: Mapping[str, ProtocolResult]) -> bytes:
     """MAE of the model and of each baseline, by protocol, with the model's bootstrap interval."""
-    figure, axes = _figure(9.5, 3.6)
+    figure, (axes,) = panels_of(9.5, 3.6)
     names = list(COLOURS)
     width = 0.8 / len(names)
     for position, name in enumerate(names):
@@ -88,13 +85,13 @@ def draw_protocols(results: Mapping[str, ProtocolResult]) -> bytes:
     axes.set_xticks(range(len(results)), [name.replace("_", " ") for name in results])
     axes.set_ylabel("MAE (Ah)")
     axes.margins(y=0.2)
-    return _png(figure)
+    return png(figure)
 
 
 def draw_assets(result: ProtocolResult) -> bytes:
     """MAE of every asset under one protocol, worst first."""
     rows = result.per_asset.sort("mae_ah", descending=True).head(40)
-    figure, axes = _figure(9.5, 2.9)
+    figure, (axes,) = panels_of(9.5, 2.9)
     axes.bar(rows["asset_id"].to_list(), rows["mae_ah"].to_list(), color=COLOURS["model"])
     axes.axhline(result.metrics.mae_ah, color=GREY, linewidth=1, linestyle="--")
     axes.annotate(
@@ -107,20 +104,4 @@ def draw_assets(result: ProtocolResult) -> bytes:
     )
     axes.set_ylabel("MAE (Ah)")
     axes.tick_params(axis="x", labelrotation=75, labelsize=7.5)
-    return _png(figure)
-
-
-def _figure(width_in: float, height_in: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width_in, height_in), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", linewidth=0.5, alpha=0.35)
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=140)
-    return buffer.getvalue()
+    return png(figure)

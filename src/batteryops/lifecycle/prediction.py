@@ -15,7 +15,7 @@ from batteryops.features.files import SUFFIXES, read_feature_table
 from batteryops.features.validation import check_table, problems
 from batteryops.features.views import FeatureView, feature_table, matrix
 from batteryops.files import table_columns
-from batteryops.lifecycle.asset_baselines import correct_estimates
+from batteryops.lifecycle.asset_baselines import baselines_for, correct_estimates
 from batteryops.lifecycle.baseline_store import BaselineStore
 from batteryops.lifecycle.evaluation import nominal_capacities
 from batteryops.lifecycle.loading import LoadedModel, load_model, refuse_other_levels
@@ -89,8 +89,10 @@ def predict_file(file: Path, model: str, settings: Settings, *, baselines: bool 
 
     Raises:
         DataError: a file that cannot be read, a wrong unit, an asset of another level.
-        RegistryError, PackageError: the model cannot be had, or a baseline is damaged.
-        RecordsError: the log is out of reach; then nothing is answered.
+        RegistryError, PackageError: the model cannot be had, or a baseline is damaged or not what
+            the ledger has.
+        RecordsError: the log, or the ledger where there are baselines, is out of reach; then
+            nothing is answered.
     """
     loaded = load_model(model, settings)
     view = loaded.package.view
@@ -187,7 +189,8 @@ def _answer(
             for asset in nominal
             if store.versions(asset) and not store.versions(asset, package.fingerprint)
         )
-        estimates, versions = correct_estimates(table, estimates, ranges, package, store)
+        kept = baselines_for(nominal, package, settings)
+        estimates, versions = correct_estimates(table, estimates, ranges, package, kept)
     latency_ms = 1000.0 * (time.perf_counter() - started)
     answered_at, request_id = datetime.now(UTC), new_id()
     records = [

@@ -15,6 +15,7 @@ from batteryops.evaluation.diagnostics import diagnostics_png
 from batteryops.evaluation.protocols import CLOCK
 from batteryops.features.files import read_feature_table
 from batteryops.features.views import get_view, matrix
+from batteryops.files import beside
 from batteryops.lifecycle.asset_baselines import RESIDUALS
 from batteryops.lifecycle.evaluation import algorithm_for
 from batteryops.lifecycle.loading import open_registry
@@ -25,7 +26,8 @@ from batteryops.lifecycle.sources import default_source, open_source, source_not
 from batteryops.lifecycle.training import CONFIGURED_CHOICE, DIAGNOSED, Choice, Trained, train
 from batteryops.models.algorithms import Boosted, get_algorithm
 from batteryops.models.manifest import code_version
-from batteryops.models.package import ModelPackage, load_package, write_package
+from batteryops.models.package import ModelPackage, load_package
+from batteryops.models.package_writing import write_package
 from batteryops.records.ledger import GATE_VERDICT, MODEL_REGISTERED, Ledger
 from batteryops.registry.mlflow_tracking import ModelVersion
 from batteryops.settings import Settings
@@ -168,16 +170,14 @@ def _check_free(out: Path) -> None:
 
 def _copy(package: Path, out: Path) -> None:
     """Leave a copy of a package, whole or not at all."""
-    partial = out.with_name(f".{out.name}.{secrets.token_hex(4)}.partial")
     try:
-        shutil.copytree(package, partial)
-        partial.rename(out)
+        with beside(out) as partial:
+            shutil.copytree(package, partial)
+            partial.rename(out)
     except OSError as error:
         raise PackageError(
             f"{out} cannot be written: {error.strerror}; the version is registered all the same"
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write(trained: Trained, settings: Settings, folder: Path) -> ModelPackage:
@@ -246,7 +246,7 @@ def provenance(prepared: Prepared, settings: Settings) -> dict[str, str]:
         "source": prepared.source,
         "data fingerprint": prepared.fingerprint,
         "view": f"{prepared.view.name} v{prepared.view.version}, {prepared.view.schema_hash}",
-        "parameters": ", ".join(f"{name} {value}" for name, value in parameters.items()),
+        "XGBoost's parameters": ", ".join(f"{name} {value}" for name, value in parameters.items()),
         "seed": str(settings.training.seed),
         "git commit": code.git_commit or "unknown",
         "batteryops": __version__,

@@ -1,6 +1,5 @@
 """How far to believe answers: intervals, domain and residuals, for a package and for folds."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -11,11 +10,17 @@ from numpy.typing import NDArray
 
 from batteryops.evaluation.coverage import Bounds, FitBounds, MakeBounds
 from batteryops.evaluation.owners import Owners
-from batteryops.evaluation.protocol_run import Fit, Predict
+from batteryops.evaluation.protocol_run import Fit
 from batteryops.evaluation.protocols import CLOCK, SplitPlan, held_out_groups
 from batteryops.models.asset_baseline import ResidualProcess, fit_residual_process
 from batteryops.models.domain import Domain, fit_domain, held_out_distances
-from batteryops.models.intervals import Intervals, calibrate, out_of_group_predictions
+from batteryops.models.intervals import (
+    Intervals,
+    calibrate,
+    out_of_group_predictions,
+)
+from batteryops.models.offers import HoldsOut, features_used
+from batteryops.models.remembering import once_per_rows
 from batteryops.settings import Settings
 
 STRICTEST: Final = "unseen_schedules"
@@ -51,6 +56,8 @@ def fit_uncertainty(  # noqa: PLR0913 - data, and how to hold out
 ) -> Uncertainty:
     """Calibrate on groups held out from `features`; nothing else is looked at.
 
+    The domain checks what the model looks at: a battery is not strange by what nobody asks of it.
+
     Args:
         fit: the model; called once per fold of groups.
         features: (n, k), in the order of each group's life.
@@ -65,10 +72,11 @@ def fit_uncertainty(  # noqa: PLR0913 - data, and how to hold out
     predicted = out_of_group_predictions(
         fit, features, labels, owners, folds=folds, workers=workers
     )
-    distances = held_out_distances(features, owners.groups, names)
+    checked = features_used(fit, names)
+    distances = held_out_distances(features, owners.groups, names, checked=checked)
     residuals = labels - predicted
     return Uncertainty(
-        fit_domain(features, owners.groups, names, distances=distances),
+        fit_domain(features, owners.groups, names, distances=distances, checked=checked),
         calibrate(residuals, distances, owners.groups),
         None
         if op_index is None or np.isnan(residuals).all()
@@ -81,26 +89,20 @@ def bounds_fit(
     names: Sequence[str],
     settings: Settings,
     profile: str | None = None,
-    *,
-    heavy: bool = False,
 ) -> FitBounds:
     """Intervals for the protocols, as a package trained on the fold's rows would answer them.
 
     The model without the groups A and B is asked for twice: for A by the fold that tests B, and
-    for B by the fold that tests A. It is fitted once.
+    for B by the fold that tests A. It is fitted once; one that `HoldsOut` by itself, once for all.
 
     Args:
         fit: the model, one thread each.
         names: of the features.
         settings: folds, and which asset has which profile.
         profile: take every asset to have this profile.
-        heavy: the model takes long to fit and much room: groups are held out in as many folds as a
-            tournament has, and no fit is kept.
     """
     folds = settings.evaluation.calibration_folds
-    if heavy:
-        folds = min(folds, settings.tournament.folds)
-    else:
+    if not isinstance(fit, HoldsOut):
         fit = once_per_rows(fit)
 
     def fit_bounds(
@@ -135,24 +137,6 @@ def bounds_fit(
         return make_bounds
 
     return fit_bounds
-
-
-def once_per_rows(fit: Fit) -> Fit:
-    """A `fit` that remembers what it gave for the same rows, in the same order, with one answer."""
-    known: dict[bytes, Predict] = {}
-
-    def remembered(
-        features: NDArray[np.float32], labels: NDArray[np.float64], owners: Owners
-    ) -> Predict:
-        digest = hashlib.sha256(features.tobytes())
-        digest.update(labels.tobytes())
-        digest.update("\n".join(map(str, (*owners.assets, *owners.groups))).encode())
-        key = digest.digest()
-        if key not in known:
-            known[key] = fit(features, labels, owners)
-        return known[key]
-
-    return remembered
 
 
 def package_owners(table: pl.DataFrame, settings: Settings) -> Owners:

@@ -15,7 +15,7 @@ from batteryops.evaluation.metrics import Predictions, nominal_per_row, score
 from batteryops.features.files import read_feature_table
 from batteryops.features.validation import check_table
 from batteryops.features.views import FeatureView, get_view, matrix
-from batteryops.lifecycle.evaluation import NAMED_ASSETS, nominal_capacities
+from batteryops.lifecycle.evaluation import named, nominal_capacities
 from batteryops.lifecycle.loading import load_model
 from batteryops.lifecycle.preparation import check_prepared, refuse_wrong_units
 from batteryops.lifecycle.ranges import count_out_of_range
@@ -141,11 +141,9 @@ def _judge(
         )
     seen = sorted(candidate.training_assets & set(kept["asset_id"]))
     if seen:
-        more = ", …" if len(seen) > NAMED_ASSETS else ""
         notes.append(
             f"{len(seen)} of {kept['asset_id'].n_unique()} test assets were in training "
-            f"({', '.join(seen[:NAMED_ASSETS])}{more}); this does not show how the model does "
-            "on batteries it never saw"
+            f"({named(seen)}); this does not show how the model does on batteries it never saw"
         )
     return Validated(verdict, facts | {"n": float(kept.height)}, tuple(notes))
 

@@ -35,7 +35,7 @@ from sklearn.svm import SVR
 from batteryops.errors import SettingsError
 from batteryops.evaluation.owners import Owners
 from batteryops.models import boosting
-from batteryops.models.battery_process import fit_battery_process
+from batteryops.models.process_fit import ProcessFit
 
 if TYPE_CHECKING:
     import optuna
@@ -121,8 +121,6 @@ class Algorithm:
         make: from a task and the values that a search found to what fits; without values, the
             defaults.
         space: what a search may set, drawn from a trial of Optuna.
-        heavy: a fit takes seconds and tens of megabytes, so that intervals are calibrated in fewer
-            folds, and fits are not kept for a second use.
     """
 
     name: str
@@ -130,7 +128,6 @@ class Algorithm:
     meaning: str
     make: Callable[[Task, Values], GroupedFit]
     space: Callable[["optuna.Trial"], Values]
-    heavy: bool = False
 
 
 def get_algorithm(name: str) -> Algorithm:
@@ -222,13 +219,7 @@ def _gaussian_process(task: Task, values: Values) -> GroupedFit:
 def _battery_process(task: Task, values: Values) -> GroupedFit:
     """Gaussian processes on what physics says to compare, with effects of each asset."""
     del values
-
-    def fit(features: Matrix, labels: Floats, owners: Owners) -> Predict:
-        return fit_battery_process(
-            features, labels, owners.assets, view=task.view, names=task.names
-        )
-
-    return fit
+    return ProcessFit(task.view, task.names)
 
 
 def _boosting_space(trial: "optuna.Trial") -> Values:
@@ -374,7 +365,6 @@ ENTRANTS: Final = (
         "Gaussian processes on what physics says to compare, with effects of each battery",
         _battery_process,
         lambda trial: {},  # noqa: ARG005 - it searches its own values, by the evidence
-        heavy=True,
     ),
     Algorithm("xgboost", "boosting", "XGBoost as configured", boosted, _boosting_space),
     Algorithm(

@@ -1,10 +1,7 @@
 """The model for batteries never seen: mixed-effects processes on what physics says to compare.
 
-Per feature view a recipe says which features stand together, which are added (a voltage below the
-voltage at rest does not depend on a sensor's offset; the logarithm of a charge is what ratios are
-taken of), and what is learned: the capacity itself or, where the features hold the energy or charge
-that flowed, the logarithm of capacity over it. Several processes, each on another choice of
-features, answer together: their mean.
+What to compare, a view's recipe says (`models.process_recipes`). Several processes, each on another
+choice of features, answer together: their mean.
 
 Far from all training rows a process knows nothing and falls back to the mean capacity. A line says
 more there: with u the share of the labels' variance that the processes leave unexplained at a row,
@@ -17,7 +14,7 @@ together: what one asset has of its own is told apart from what holds for all.
 import io
 import json
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
@@ -28,124 +25,18 @@ from sklearn.linear_model import RidgeCV
 from batteryops.errors import DataError, PackageError
 from batteryops.models.held_out import Floats, group_codes, group_weights
 from batteryops.models.mixed_effects import Design, MixedEffects, fit_mixed_effects
+from batteryops.models.process_recipes import (
+    LEAST_AH,
+    RECIPES,
+    Columns,
+    Recipe,
+    recipe_of,
+    with_added,
+)
 
-Columns = Mapping[str, Floats]
-
-_LEAST_AH: Final = 0.01  # a capacity has a logarithm
 _NORMAL_90: Final = 3.29  # standard deviations between the 5 and 95 percent quantiles
 _FORMAT: Final = 1
 _PENALTIES: Final = tuple(10.0**power for power in np.arange(-2.0, 4.1, 0.5))
-
-_REGIME: Final = (
-    "load_current_A",
-    "load_current_A_mean",
-    "ambient_temperature_C",
-    "start_temperature_C",
-)
-_TIMES_S: Final = (60, 300, 600, 900)
-_VOLTAGES: Final = tuple(f"voltage_V_{seconds}s" for seconds in _TIMES_S)
-_BELOW_REST: Final = tuple(f"below_rest_V_{seconds}s" for seconds in _TIMES_S)
-_WINDOWS: Final = (
-    "discharge_to_3.80_V_Ah",
-    "discharge_3.90_to_3.80_V_Ah",
-    "discharge_3.90_to_3.70_V_Ah",
-    "discharge_3.80_to_3.70_V_Ah",
-    "discharge_3.80_to_3.60_V_Ah",
-    "discharge_3.60_to_3.40_V_Ah",
-)
-_WARMING: Final = ("warming_300s_K_per_min", "warming_900s_K_per_min")
-_SUMMARY: Final = (
-    "voltage_V_mean",
-    "current_A_mean",
-    "temperature_C_mean",
-    "temperature_C_max",
-    "discharge_time_s",
-    "delta_T_C",
-    "voltage_drop_time_s",
-    "log_charge",
-    "log_time",
-    "log_drop_time",
-    "log_current",
-)
-_PHYSICS: Final = (  # of mean voltage only voltages tell, however long or strong the load
-    "voltage_V_mean",
-    "voltage_V_std",
-    "voltage_V_60s",
-    "voltage_V_300s",
-    "voltage_V_900s",
-    "ohmic_step_ohm",
-    "ambient_temperature_C",
-)
-
-
-def _logarithm(values: Floats) -> Floats:
-    """Natural logarithm, NaN where there is none."""
-    return np.log(np.where(values > 0.0, values, np.nan))
-
-
-def _charge_ah(given: Columns) -> Floats:
-    return -given["current_A_mean"] * given["discharge_time_s"] / 3600.0
-
-
-def _below_rest(seconds: int) -> Callable[[Columns], Floats]:
-    return lambda given: given[f"voltage_V_{seconds}s"] - given["rest_voltage_V"]
-
-
-ADDED: Final[Mapping[str, Callable[[Columns], Floats]]] = {
-    **{f"below_rest_V_{seconds}s": _below_rest(seconds) for seconds in _TIMES_S},
-    "log_charge": lambda given: _logarithm(_charge_ah(given)),
-    "log_time": lambda given: _logarithm(given["discharge_time_s"]),
-    "log_drop_time": lambda given: _logarithm(given["voltage_drop_time_s"]),
-    "log_current": lambda given: _logarithm(-given["current_A_mean"]),
-}
-"""Features that a recipe adds, from the view's."""
-
-NOMINAL_V: Final = 3.5
-"""Voltage that turns energy into charge; which one does not matter, the process learns the rest."""
-
-
-def _energy_over_voltage(given: Columns) -> Floats:
-    """Charge in Ah that the energy to the cutoff amounts to; the record's charge where unknown."""
-    by_energy = given["energy_to_cutoff_Wh"] / NOMINAL_V
-    return np.where(by_energy > _LEAST_AH, by_energy, np.maximum(_charge_ah(given), _LEAST_AH))
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How a view's features are learned from.
-
-    Args:
-        members: one process each: blocks of features that share a scale.
-        slopes: one per member, whether its assets have slopes of their own.
-        line: features of the ridge to fall back to.
-        charge_ah: from the view's features the charge whose ratio to the capacity is learned;
-            None where the capacity itself is.
-    """
-
-    members: tuple[tuple[tuple[str, ...], ...], ...]
-    slopes: tuple[bool, ...]
-    line: tuple[str, ...]
-    charge_ah: Callable[[Columns], Floats] | None = None
-
-
-RECIPES: Final[Mapping[str, Recipe]] = {
-    "partial_window": Recipe(
-        members=(
-            (_REGIME, _BELOW_REST, _WINDOWS, ("rest_voltage_V",), _WARMING),
-            (_REGIME, _VOLTAGES, ("rest_voltage_V",)),
-            (_REGIME, _BELOW_REST, _WINDOWS),
-        ),
-        slopes=(True, False, False),
-        line=(*_REGIME, *_VOLTAGES, "ohmic_step_ohm", *_WINDOWS),
-    ),
-    "discharge_summary": Recipe(
-        members=((_SUMMARY,), (_SUMMARY,)), slopes=(False, True), line=_SUMMARY
-    ),
-    "discharge_physics": Recipe(
-        members=((_PHYSICS,),), slopes=(False,), line=_PHYSICS, charge_ah=_energy_over_voltage
-    ),
-}
-"""By feature view."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -251,14 +142,66 @@ class BatteryProcess:
         Raises:
             DataError: when the features are not (n, k).
         """
-        columns = _columns(self.names, features)
-        answers = [process.predict(encode(columns)) for encode, process in self.members]
+        columns = with_added(self.names, features)
+        encode, line = self.line
+        return self._joined(
+            columns,
+            [process.predict(encoded(columns)) for encoded, process in self.members],
+            line(encode(columns)),
+            line.variance,
+        )
+
+    def without_groups(
+        self, features: ArrayLike, labels: ArrayLike, assets: ArrayLike, groups: ArrayLike
+    ) -> tuple[Floats, Floats]:
+        """As `predict`, for the rows that trained, each as if its whole group had not.
+
+        The line is fitted anew without each group. The processes are not: what is exact about that
+        and what is not, `MixedEffects.without_groups` says. The encoding stays too, which saw
+        features of the group but no label.
+
+        Args:
+            features: all that `fit_battery_process` was given, in their order.
+            labels: likewise.
+            assets: likewise.
+            groups: (n,), which rows are left out together; an asset is in one group.
+
+        Raises:
+            DataError: when they are other rows than those that trained, or all are one group.
+        """
+        columns = with_added(self.names, features)
+        capacity, whose = _labels(columns, labels), _names(assets)
+        codes = group_codes(groups, capacity.size)
+        if not codes.any():
+            raise DataError("all rows are of one group; nothing is left to answer without it")
+        target = _target(RECIPES[self.view], columns, capacity)
+        of_group = np.asarray(groups).astype(str).astype(object)
+        answers = [
+            process.without_groups(encoded(columns), whose, of_group)
+            for encoded, process in self.members
+        ]
+        rows = self.line[0](columns)
+        by_line, variance = np.empty(len(rows)), np.empty(len(rows))
+        for code in range(int(codes.max()) + 1):
+            out = codes == code
+            line = Line.through(rows[~out], target[~out], whose[~out])
+            by_line[out], variance[out] = line(rows[out]), line.variance
+        return self._joined(columns, answers, by_line, variance)
+
+    def _joined(
+        self,
+        columns: Columns,
+        answers: Sequence[tuple[Floats, Floats]],
+        by_line: Floats,
+        line_variance: Floats | float,
+    ) -> tuple[Floats, Floats]:
+        """Capacities and deviations in Ah from what members and line say of the labels."""
         means = np.array([mean for mean, _ in answers])
         mean = means.mean(axis=0)
         variance = np.mean([each for _, each in answers], axis=0) + means.var(axis=0)
-        encode, line = self.line
-        unexplained = np.minimum(variance / line.variance, 1.0) if line.variance else 0.0
-        mean += unexplained**2 * (line(encode(columns)) - mean)
+        known = np.where(np.asarray(line_variance) > 0.0, line_variance, np.inf)  # all alike: none
+        unexplained = np.minimum(variance / known, 1.0)
+        mean += unexplained**2 * (by_line - mean)
         charge_ah = RECIPES[self.view].charge_ah
         if charge_ah is not None:
             mean = charge_ah(columns) * np.exp(mean)
@@ -369,22 +312,11 @@ def fit_battery_process(
         DataError: when there is no recipe for the view, a feature that it needs is not there, or
             shapes disagree.
     """
-    if view not in RECIPES:
-        raise DataError(
-            f"there is no process for view {view!r}; expected one of {', '.join(RECIPES)}"
-        )
-    recipe = RECIPES[view]
+    recipe = recipe_of(view)
     given = tuple(names)
-    columns = _columns(given, features)
-    capacity = np.asarray(labels, dtype=np.float64)
-    whose = np.asarray(assets).astype(str).astype(object)
-    if capacity.shape != (len(next(iter(columns.values()))),):
-        raise DataError(
-            f"labels have shape {capacity.shape}; expected one for each row of features"
-        )
-    target = capacity
-    if recipe.charge_ah is not None:
-        target = np.log(np.maximum(capacity, _LEAST_AH) / recipe.charge_ah(columns))
+    columns = with_added(given, features)
+    capacity, whose = _labels(columns, labels), _names(assets)
+    target = _target(recipe, columns, capacity)
     members = []
     for blocks, slopes in zip(recipe.members, recipe.slopes, strict=True):
         encode = Encoding.of([name for block in blocks for name in block], columns)
@@ -396,15 +328,21 @@ def fit_battery_process(
     return BatteryProcess(view, given, tuple(members), (encode, line))
 
 
-def _columns(names: tuple[str, ...], features: ArrayLike) -> Columns:
-    """The view's features and all added ones that can be computed from them, by name."""
-    values = np.asarray(features, dtype=np.float64)
-    if values.ndim != 2 or values.shape[1] != len(names):  # noqa: PLR2004 - a matrix
-        raise DataError(f"features have shape {values.shape}; expected (n, {len(names)})")
-    columns = dict(zip(names, values.T, strict=True))
-    for name, compute in ADDED.items():
-        try:
-            columns[name] = compute(columns)
-        except KeyError:  # of another view
-            continue
-    return columns
+def _target(recipe: Recipe, columns: Columns, capacity_ah: Floats) -> Floats:
+    """What the recipe learns (n,): capacities, or logarithms of their ratios to a charge."""
+    if recipe.charge_ah is None:
+        return capacity_ah
+    return np.log(np.maximum(capacity_ah, LEAST_AH) / recipe.charge_ah(columns))
+
+
+def _labels(columns: Columns, labels: ArrayLike) -> Floats:
+    capacity = np.asarray(labels, dtype=np.float64)
+    if capacity.shape != (len(next(iter(columns.values()))),):
+        raise DataError(
+            f"labels have shape {capacity.shape}; expected one for each row of features"
+        )
+    return capacity
+
+
+def _names(assets: ArrayLike) -> NDArray[np.object_]:
+    return np.asarray(assets).astype(str).astype(object)

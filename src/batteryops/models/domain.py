@@ -15,11 +15,13 @@ that was made for something else. Two checks, both fitted on training rows alone
   was held out, where each group weighs the same. One group alone gives no limit.
 
 A missing value is put at the median, in training and afterwards, so that rows which lack the same
-features stay near each other. A feature that did not vary has no weight in the distance.
+features stay near each other. A feature that did not vary has no weight in the distance. What the
+model does not look at is not checked: a range that one battery alone has shown says nothing of the
+next, and an answer that does not depend on it is not worse for it.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final, Self
@@ -87,12 +89,13 @@ class Domain:
         low: (k,), least accepted value; -inf where training never saw the feature.
         high: (k,), largest accepted value; inf where training never saw the feature.
         may_lack: (k,), whether training lacked the feature in some row.
-        most_lacking: how many features at a time training lacked at most.
+        most_lacking: how many checked features at a time training lacked at most.
         centre: (k,), medians.
         weight: (k,), one over the spread, 0 for a feature that did not vary.
         mixing: (k, k), from squashed features to decorrelated coordinates.
         rows: (m, k), squashed training rows to which distances are measured.
         limit: largest accepted distance; inf when only one group was given.
+        checked: (k,), whether the feature is looked at here at all.
     """
 
     names: tuple[str, ...]
@@ -105,6 +108,7 @@ class Domain:
     mixing: Floats
     rows: Floats
     limit: float
+    checked: NDArray[np.bool_]
 
     def look(self, row: NDArray[np.float32]) -> Position:
         """Where one row (k,) lies; some ten microseconds.
@@ -121,6 +125,8 @@ class Domain:
             True
         """
         given = row.astype(np.float64)
+        if self._ignored.size:
+            given[self._ignored] = np.nan
         squashed = np.arcsinh((given - self.centre) * self.weight)
         absent = np.isnan(given)
         lacks = absent.any()
@@ -132,7 +138,8 @@ class Domain:
         distance = self._distance(float(away[nearest]) + float(place @ place))
         outside = (given < self.low) | (given > self.high)  # NaN is neither
         if lacks:
-            outside |= absent & (~self.may_lack | (absent.sum() > self.most_lacking))
+            too_many = absent.sum() > self._most_absent
+            outside |= absent & self.checked & (~self.may_lack | too_many)
         if distance <= self.limit and not outside.any():
             return Position(distance)
         return self._explained(squashed, nearest, distance, outside)
@@ -143,13 +150,13 @@ class Domain:
         Raises:
             DataError: when the features are not (n, k) numbers.
         """
-        matrix = _matrix(features, len(self.names))
+        matrix = _matrix(features, len(self.names), self.checked)
         squashed = _squashed(matrix, self.centre, self.weight)
         distances, nearest = self._nearest(squashed)
         absent = np.isnan(matrix)
-        too_many = absent.sum(axis=1, keepdims=True) > self.most_lacking
+        too_many = absent.sum(axis=1, keepdims=True) > self._most_absent
         outside = (matrix < self.low) | (matrix > self.high)
-        outside |= absent & (~self.may_lack | too_many)
+        outside |= absent & self.checked & (~self.may_lack | too_many)
         suspect = outside.any(axis=1) | (distances > self.limit)
         return [
             self._explained(squashed[row], int(nearest[row]), float(distance), outside[row])
@@ -185,11 +192,23 @@ class Domain:
             away = self._square_of_rows - placed @ self._twice_placed.T
             nearest[rows] = away.argmin(axis=1)
             squares = away.min(axis=1) + (placed**2).sum(axis=1)
-            distances[rows] = np.sqrt(np.maximum(squares, 0.0) / len(self.names))
+            distances[rows] = np.sqrt(np.maximum(squares, 0.0) / self._n_checked)
         return distances, nearest
 
     def _distance(self, square: float) -> float:
-        return math.sqrt(max(square, 0.0) / len(self.names))
+        return math.sqrt(max(square, 0.0) / self._n_checked)
+
+    @cached_property
+    def _ignored(self) -> NDArray[np.intp]:
+        return np.flatnonzero(~self.checked)
+
+    @cached_property
+    def _n_checked(self) -> int:
+        return len(self.names) - self._ignored.size
+
+    @cached_property
+    def _most_absent(self) -> int:
+        return self.most_lacking + self._ignored.size
 
     @cached_property
     def _twice_placed(self) -> Floats:
@@ -210,6 +229,7 @@ class Domain:
                     "may_be_missing": bool(self.may_lack[column]),
                     "centre": _number(self.centre[column]),
                     "weight": _number(self.weight[column]),
+                    "checked": bool(self.checked[column]),
                 }
                 for column, name in enumerate(self.names)
             },
@@ -242,22 +262,27 @@ class Domain:
                 mixing=_read(document["mixing"]).reshape(width, width),
                 rows=_read(document["rows"]).reshape(-1, width),
                 limit=float(_read([document["limit"]], math.inf)[0]),
+                checked=np.array(
+                    [bool(entry.get("checked", True)) for entry in features.values()],
+                    dtype=np.bool_,
+                ),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PackageError(
                 f"the training domain cannot be read ({error!r}); train again"
             ) from error
-        if not len(read.rows):
+        if not len(read.rows) or not read.checked.any():
             raise PackageError("the training domain holds no rows; train again")
         return read
 
 
-def fit_domain(
+def fit_domain(  # noqa: PLR0913 - rows, and what is known of them
     features: ArrayLike,
     groups: ArrayLike,
     names: Sequence[str],
     *,
     distances: Floats | None = None,
+    checked: Collection[str] | None = None,
     max_rows: int = MAX_ROWS,
 ) -> Domain:
     """Learn from training rows what is inside.
@@ -267,24 +292,32 @@ def fit_domain(
         groups: (n,), whose row it is: assets that were aged together are one.
         names: k of them.
         distances: what `held_out_distances` gave for the same rows; computed when None.
+        checked: the features that are looked at, one at least: those that the model depends on;
+            all when None.
         max_rows: how many rows are kept at most, though one of each group always.
 
     Raises:
         DataError: when shapes disagree or there is nothing to learn from.
     """
-    matrix = _matrix(features, len(names))
+    looked_at = _places(names, checked)
+    matrix = _matrix(features, len(names), looked_at)
     codes = group_codes(groups, len(matrix))
-    domain = _cover(matrix, codes, tuple(names), max_rows)
+    domain = _cover(matrix, codes, tuple(names), looked_at, max_rows)
     if codes.max() == 0:
         return domain
     if distances is None:
-        distances = held_out_distances(matrix, codes, names, max_rows=max_rows)
+        distances = held_out_distances(matrix, codes, names, checked=checked, max_rows=max_rows)
     limit = weighted_quantile(distances, group_weights(codes), SHARE)
     return replace(domain, limit=limit)
 
 
 def held_out_distances(
-    features: ArrayLike, groups: ArrayLike, names: Sequence[str], *, max_rows: int = MAX_ROWS
+    features: ArrayLike,
+    groups: ArrayLike,
+    names: Sequence[str],
+    *,
+    checked: Collection[str] | None = None,
+    max_rows: int = MAX_ROWS,
 ) -> Floats:
     """Distance (n,) of each row to what is covered without the row's whole group.
 
@@ -292,9 +325,11 @@ def held_out_distances(
         features: as `fit_domain` takes them.
         groups: likewise; at least two different ones, or all distances are infinite.
         names: likewise.
+        checked: likewise.
         max_rows: likewise.
     """
-    matrix = _matrix(features, len(names))
+    looked_at = _places(names, checked)
+    matrix = _matrix(features, len(names), looked_at)
     codes = group_codes(groups, len(matrix))
     folds = fold_numbers(codes, FOLDS)
     distances = np.full(len(matrix), math.inf)
@@ -302,14 +337,18 @@ def held_out_distances(
         return distances
     for fold in range(int(folds.max()) + 1):
         out = folds == fold
-        others = _cover(matrix[~out], codes[~out], tuple(names), max_rows)
+        others = _cover(matrix[~out], codes[~out], tuple(names), looked_at, max_rows)
         squashed = _squashed(matrix[out], others.centre, others.weight)
         distances[out] = others._nearest(squashed)[0]  # noqa: SLF001 - of this module's own class
     return distances
 
 
 def _cover(
-    matrix: Floats, codes: NDArray[np.intp], names: tuple[str, ...], max_rows: int
+    matrix: Floats,
+    codes: NDArray[np.intp],
+    names: tuple[str, ...],
+    checked: NDArray[np.bool_],
+    max_rows: int,
 ) -> Domain:
     """What rows cover; no distance is limited yet."""
     width = matrix.shape[1]
@@ -329,19 +368,20 @@ def _cover(
     squashed = _squashed(matrix, centre, weight)
     centred = squashed - squashed.mean(axis=0)
     values, vectors = np.linalg.eigh(centred.T @ centred / len(centred))
-    floor = _EIGENVALUE_FLOOR * float(values.mean())
+    floor = _EIGENVALUE_FLOOR * float(values.sum()) / int(checked.sum())
     mixing = vectors / np.sqrt(np.maximum(values, floor)) if floor > 0 else np.eye(width)
     return Domain(
         names=names,
         low=low,
         high=high,
         may_lack=np.any(np.isnan(matrix), axis=0),
-        most_lacking=int(np.isnan(matrix).sum(axis=1).max()),
+        most_lacking=int(np.isnan(matrix[:, checked]).sum(axis=1).max()),
         centre=centre,
         weight=weight,
         mixing=mixing,
         rows=squashed[_spread_over_lives(codes, max_rows)],
         limit=math.inf,
+        checked=checked,
     )
 
 
@@ -363,12 +403,26 @@ def _squashed(matrix: Floats, centre: Floats, weight: Floats) -> Floats:
     return squashed
 
 
-def _matrix(features: ArrayLike, width: int) -> Floats:
-    matrix = np.asarray(features, dtype=np.float64)
+def _places(names: Sequence[str], checked: Collection[str] | None) -> NDArray[np.bool_]:
+    """Which features are looked at, (k,).
+
+    Raises:
+        DataError: when none is.
+    """
+    given = np.array([checked is None or name in checked for name in names], dtype=np.bool_)
+    if not given.any():
+        raise DataError(f"none of {', '.join(names)} is checked; name one feature at least")
+    return given
+
+
+def _matrix(features: ArrayLike, width: int, checked: NDArray[np.bool_]) -> Floats:
+    """Features (n, k) as numbers, missing where they are not looked at."""
+    matrix = np.array(features, dtype=np.float64)
     if matrix.ndim != 2 or matrix.shape[1] != width:  # noqa: PLR2004 - rows and columns
         raise DataError(f"features have shape {matrix.shape}; expected (n, {width})")
     if np.isinf(matrix).any():
         raise DataError("a feature is infinite; expected numbers, NaN where missing")
+    matrix[:, ~checked] = np.nan
     return matrix
 
 

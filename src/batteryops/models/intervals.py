@@ -17,6 +17,7 @@ were off, |y - f(x)| / s(x), is ranked, and the interval of a new row is f(x) -+
   Tibshirani, Predictive inference with the jackknife+, Annals of Statistics 49, 2021, section 1;
   jackknife+ itself would have to answer with all the folds' models). The fold models saw fewer
   batteries and are a little worse, so intervals are a little too wide rather than too narrow.
+  A fit that `HoldsOut` says by algebra what it would answer without each group.
 * **Width adapts** (normalised scores: Lei, G'Sell, Rinaldo, Tibshirani and Wasserman,
   Distribution-free predictive inference for regression, JASA 2018, section 5.2):
   s(x) = 1 + d(x) / mean d, with d the distance to the nearest training row from `models.domain`.
@@ -43,10 +44,7 @@ from batteryops.models.held_out import (
     group_weights,
     weighted_quantile,
 )
-
-Matrix = NDArray[np.float32]
-Fit = Callable[[Matrix, Floats, Owners], Callable[[Matrix], Floats]]
-"""Fits features (n, k) to capacities (n,) in Ah, told the rows' owners, and gives what predicts."""
+from batteryops.models.offers import Fit, HoldsOut
 
 NOMINAL: Final = 0.9
 """Share of unseen batteries' measured capacities that intervals are made to hold."""
@@ -149,7 +147,7 @@ def out_of_group_predictions(  # noqa: PLR0913 - data, and how to hold out
     With one group, no model can be fitted without it, and all predictions are NaN.
 
     Args:
-        fit: called once per fold, in threads when `workers` says so.
+        fit: called once per fold, in threads when `workers` says so; or one that `HoldsOut`.
         features: (n, k), NaN where missing.
         labels: (n,), Ah.
         owners: of the n rows; whole groups are held out.
@@ -165,6 +163,8 @@ def out_of_group_predictions(  # noqa: PLR0913 - data, and how to hold out
     predicted = np.full(len(matrix), math.nan)
     if fold_of.max() == 0:
         return predicted
+    if isinstance(fit, HoldsOut):
+        return fit.held_out(matrix, target, owners, folds=folds, workers=workers)
 
     def fill(fold: int) -> None:
         out = fold_of == fold

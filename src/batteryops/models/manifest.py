@@ -229,6 +229,16 @@ def code_version(xgboost_version: str) -> CodeVersion:
     )
 
 
+def json_name(name: str) -> str:
+    """The file of a JSON document, which may be named without its ending.
+
+    Examples:
+        >>> json_name("gates"), json_name("metrics.json")
+        ('gates.json', 'metrics.json')
+    """
+    return name if name.endswith(".json") else f"{name}.json"
+
+
 def _git_commit(root: Path) -> str | None:
     """The commit of a checkout, `-dirty` when files differ from it; None when it is none."""
     if not (root / ".git").exists():  # installed from a wheel: a commit found above is not ours

@@ -100,14 +100,59 @@ class MixedEffects:
         Args:
             rows: (n, k) encoded features.
         """
-        kernel = _Kernel(self.design, rows, self.rows)
-        shared = kernel.shared(self.parameters)
-        answer = shared @ self.weights * self.scale + self.mean
+        shared = _Kernel(self.design, rows, self.rows).shared(self.parameters)
         explained = linalg.solve_triangular(self.factor, shared.T, lower=True)
+        return self._answer(rows, shared @ self.weights, (explained**2).sum(axis=0))
+
+    def without_groups(
+        self, rows: Floats, assets: NDArray[np.object_], groups: NDArray[np.object_]
+    ) -> tuple[Floats, Floats]:
+        """Label and its variance, each (n,), of each training row as if its group had not trained.
+
+        Nothing is fitted again. With K^-1 the inverse covariance of all rows and w = K^-1 y, the
+        inverse without the rows B is K^-1_RR - K^-1_RB (K^-1_BB)^-1 K^-1_BR on the others R, and
+        their weights are w_R - K^-1_RB (K^-1_BB)^-1 w_B (the inverse of a partitioned matrix:
+        Rasmussen and Williams, appendix A.3 and section 5.4.2, for one row at a time).
+
+        That is exact for given parameters. What it leaves as it is: parameters, multiples of the
+        noise, mean and scale were learned with the labels of the group in question, so that it
+        thinks a little too well of the process.
+
+        Args:
+            rows: (n, k) encoded features, all that `fit_mixed_effects` was given, in their order.
+            assets: (n,), likewise.
+            groups: (n,), which rows are left out together; an asset is in one group.
+
+        Raises:
+            DataError: when they are other rows than those that trained.
+        """
+        kept = _spaced(group_codes(assets, len(rows)), self.design.rows_per_asset)
+        if not np.array_equal(rows[kept], self.rows):
+            raise DataError(
+                f"{len(rows)} rows of {len(set(assets))} assets are not those that the process was "
+                "fitted to; give all of these in their order"
+            )
+        codes = group_codes(groups, len(rows))
+        shared = _Kernel(self.design, rows, self.rows).shared(self.parameters)
+        shared[codes[:, None] == codes[kept][None, :]] = 0.0
+        inverse = _inverse(self.factor)
+        known = shared @ inverse
+        target, explained = shared @ self.weights, (known * shared).sum(axis=1)
+        for code in range(int(codes.max()) + 1):
+            asked, out = codes == code, codes[kept] == code
+            block = linalg.cholesky(inverse[np.ix_(out, out)], lower=True)
+            gone = linalg.solve_triangular(block, known[np.ix_(asked, out)].T, lower=True)
+            own = linalg.solve_triangular(block, self.weights[out], lower=True)
+            target[asked] -= own @ gone
+            explained[asked] -= (gone**2).sum(axis=0)
+        return self._answer(rows, target, explained)
+
+    def _answer(self, rows: Floats, target: Floats, explained: Floats) -> tuple[Floats, Floats]:
+        """Label and variance, from scaled labels and the variance that training explains."""
         noise = float(np.exp(2 * self.parameters[-1]))
         prior = _own_variance(self.design, rows, self.parameters)
-        variance = np.maximum(prior - (explained**2).sum(axis=0), 0.0) + noise
-        return answer, variance * self.scale**2
+        variance = np.maximum(prior - explained, 0.0) + noise
+        return target * self.scale + self.mean, variance * self.scale**2
 
 
 class _Kernel:
@@ -303,6 +348,12 @@ def _condition(
     covariance[np.diag_indices_from(covariance)] += noise + _JITTER
     factor = linalg.cholesky(covariance, lower=True, check_finite=False)
     return factor, linalg.cho_solve((factor, True), target)
+
+
+def _inverse(factor: Floats) -> Floats:
+    """Inverse of a matrix by its lower Cholesky factor, in less than half the time of a solve."""
+    half = np.tril(linalg.lapack.dpotri(factor, lower=1)[0])
+    return np.asarray(half + np.tril(half, -1).T)
 
 
 def _contradicted(factor: Floats, weights: Floats) -> Floats:

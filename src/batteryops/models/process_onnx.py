@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from batteryops.errors import DataError
-from batteryops.models.battery_process import ADDED, RECIPES, BatteryProcess, Encoding
+from batteryops.models.battery_process import BatteryProcess, Encoding
 from batteryops.models.mixed_effects import MixedEffects
 from batteryops.models.onnx_graph import Graph
 from batteryops.models.onnx_twin import INPUT
+from batteryops.models.process_recipes import ADDED, RECIPES
 
 Floats = NDArray[np.float64]
 

@@ -4,7 +4,7 @@ Wolpert, Stacked generalization, Neural Networks 5, 1992. Weights are not negati
 Breiman, Stacked regressions, Machine Learning 24, 1996; a mean stays in the range of its members.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +16,8 @@ from batteryops.errors import DataError
 from batteryops.evaluation.owners import Names, Owners
 from batteryops.models.algorithms import Combined, Floats, GroupedFit, Matrix
 from batteryops.models.held_out import fold_numbers, group_codes, group_weights
+from batteryops.models.intervals import out_of_group_predictions
+from batteryops.models.offers import features_used
 
 TOP: Final = 3
 """How many algorithms are combined."""
@@ -114,14 +116,41 @@ def out_of_group(
     return held_out
 
 
-def fit_stack(
-    stack: Stack, fits: Mapping[str, GroupedFit], features: Matrix, labels: Floats, owners: Owners
-) -> Combined:
-    """Fit the members of a stack that have a share, on all rows."""
-    held = [
-        (name, share) for name, share in zip(stack.members, stack.weights, strict=True) if share
-    ]
-    return Combined(
-        tuple(fits[name](features, labels, owners) for name, _ in held),
-        tuple(share for _, share in held),
-    )
+@dataclass(frozen=True, slots=True, eq=False)
+class StackFit:
+    """Fits the members of a stack that have a share.
+
+    Args:
+        stack: members and shares.
+        fits: by name; of the members that have a share at least.
+    """
+
+    stack: Stack
+    fits: Mapping[str, GroupedFit]
+
+    def __call__(self, features: Matrix, labels: Floats, owners: Owners) -> Combined:
+        """Fit them on all rows."""
+        held = self._held()
+        return Combined(
+            tuple(fit(features, labels, owners) for fit, _ in held),
+            tuple(share for _, share in held),
+        )
+
+    def held_out(
+        self, features: Matrix, labels: Floats, owners: Owners, *, folds: int, workers: int
+    ) -> Floats:
+        """Each row as if its group had not trained, (n,) in Ah, each member in its own way."""
+        total = np.zeros(labels.size)
+        for fit, share in self._held():
+            total += share * out_of_group_predictions(
+                fit, features, labels, owners, folds=folds, workers=workers
+            )
+        return total
+
+    def looks_at(self, names: Sequence[str]) -> frozenset[str]:
+        """Those of the features that one member or more looks at."""
+        return frozenset[str]().union(*(features_used(fit, names) for fit, _ in self._held()))
+
+    def _held(self) -> list[tuple[GroupedFit, float]]:
+        shares = zip(self.stack.members, self.stack.weights, strict=True)
+        return [(self.fits[name], share) for name, share in shares if share]

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from batteryops.errors import RegistryError
-from batteryops.registry.store import first_line
+from batteryops.files import first_line
 from batteryops.urls import hidden, masked
 
 

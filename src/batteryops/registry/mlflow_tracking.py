@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from batteryops.errors import BatteryOpsError, RegistryError
+from batteryops.files import first_line
 from batteryops.models.manifest import read_manifest
 from batteryops.registry.artifacts import check_place
 from batteryops.registry.package_cache import folder_of, keep
-from batteryops.registry.store import first_line, open_client
+from batteryops.registry.store import open_client
 from batteryops.registry.versions import (
     ALIASES,
     ARCHIVED_TAG,
@@ -75,7 +76,7 @@ class ModelRegistry:
 
         Args:
             run_name: for people.
-            package_folder: what `models.package.write_package` wrote.
+            package_folder: what `models.package_writing.write_package` wrote.
             parameters: of the fit.
             metrics: by names that MLflow allows (letters, digits, `_ - . : /` and spaces).
             tags: of the run.

@@ -2,12 +2,11 @@
 
 import hashlib
 import os
-import secrets
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from batteryops.errors import PackageError, RegistryError
+from batteryops.files import beside
 from batteryops.models.manifest import MANIFEST, read_manifest
 
 
@@ -35,8 +34,7 @@ def keep(folder: Path, fingerprint: str, fetch: Callable[[Path], Path], *, named
     """
     if _damage(folder, fingerprint) is None:
         return folder
-    partial = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
-    try:
+    with beside(folder) as partial:
         arrived = fetch(partial)
         damage = _damage(arrived, fingerprint)
         if damage is not None:
@@ -45,8 +43,6 @@ def keep(folder: Path, fingerprint: str, fetch: Callable[[Path], Path], *, named
                 "restore the artifact folder, or train again"
             )
         _put(arrived, folder, fingerprint, aside=partial / "replaced")
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 

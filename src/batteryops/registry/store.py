@@ -3,7 +3,6 @@
 import fcntl
 import logging
 import os
-import secrets
 import sqlite3
 import warnings
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from sqlalchemy import URL, create_engine, make_url
 from sqlalchemy.exc import SADeprecationWarning, SQLAlchemyError
 
 from batteryops.errors import RegistryError
+from batteryops.files import beside, first_line
 from batteryops.urls import hidden, masked
 
 _ENVIRONMENT: Final = {
@@ -66,11 +66,6 @@ def open_client(tracking_uri: str, artifact_root: str | None) -> Any:  # noqa: A
         except (MlflowException, SQLAlchemyError, ImportError, ValueError) as error:
             reason = hidden(first_line(error), tracking_uri)
             raise RegistryError(f"MLflow store {shown}: {reason}") from error
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what an exception says, or its type where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextmanager
@@ -154,12 +149,9 @@ def _make_sqlite(tracking_uri: str, artifact_root: str | None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path.with_name(f".{path.name}.lock")):
             if not path.exists() or path.stat().st_size == 0:
-                partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-                try:
+                with beside(path) as partial:
                     _create_tables(partial, artifact_root)
                     partial.replace(path)
-                finally:
-                    partial.unlink(missing_ok=True)
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("SELECT name FROM sqlite_master LIMIT 1").fetchall()
     except (OSError, ValueError, sqlite3.Error, SQLAlchemyError) as error:
