@@ -3,6 +3,7 @@
 from types import TracebackType
 from typing import ClassVar, Self
 
+from batteryops.errors import RecordsError
 from batteryops.records.database import StoreName, open_database
 
 
@@ -20,6 +21,15 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self._database = open_database(url, self.name)
+
+    @classmethod
+    def beside(cls, other: "Store") -> Self:
+        """The store in the database of another one, by its connections: closed with that one."""
+        if other.name != cls.name:
+            raise RecordsError(f"{cls.__name__} stand with the {cls.name}, not the {other.name}")
+        store = cls.__new__(cls)
+        store._database = other._database  # noqa: SLF001 - of the same class
+        return store
 
     def ping(self) -> None:
         """Return when the store answers."""

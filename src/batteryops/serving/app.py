@@ -26,6 +26,7 @@ from batteryops.serving.explanations import (
     asks_why,
     explained,
 )
+from batteryops.serving.labelling import add_label_routes
 from batteryops.serving.problems import (
     ASSET_NOT_SERVED,
     BODY_TOO_LARGE,
@@ -176,6 +177,7 @@ def create_app(service: Service, on_desk: Callable[[Desk], None] | None = None) 
         return Response(content, headers={"Content-Type": media_type})
 
     add_explanation_routes(app, service)
+    add_label_routes(app, service)
     app.examples = {
         ("/predict", "requestBody"): request_body,
         ("/predict", "200"): documents.ANSWERS,
