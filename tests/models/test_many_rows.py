@@ -10,8 +10,8 @@ from batteryops.features.views import get_view
 from batteryops.models import boosting
 from batteryops.models.domain import fit_domain
 from batteryops.models.intervals import Intervals
-from batteryops.models.many_rows import Neighbours, estimate_columns
 from batteryops.models.manifest import ChosenAlgorithm
+from batteryops.models.many_rows import Neighbours, estimate_columns
 from batteryops.models.onnx_twin import to_onnx
 from batteryops.models.package import ModelPackage
 from batteryops.models.package_writing import write_package

@@ -15,7 +15,8 @@ from starlette.testclient import TestClient
 
 from batteryops.errors import RecordsError
 from batteryops.models.manifest import BOOSTER
-from batteryops.models.package import ChosenAlgorithm, ModelPackage
+from batteryops.models.manifest import ChosenAlgorithm
+from batteryops.models.package import ModelPackage
 from batteryops.records.batches import AFTER, BatchVersion, PredictionBatch
 from batteryops.records.identifiers import new_id
 from batteryops.records.predictions import PredictionLog, PredictionRecord

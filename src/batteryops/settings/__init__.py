@@ -3,8 +3,8 @@
 from batteryops.settings.configuration import PREFIX, Settings
 from batteryops.settings.reading import CONFIG_NAME, CONFIG_VARIABLE, find_config, load_settings
 from batteryops.settings.sections import (
-    CacheSettings,
     WORD_PARAMETERS,
+    CacheSettings,
     EvaluationSettings,
     FleetSettings,
     GateSettings,
