@@ -63,6 +63,8 @@ class Service:
         self.withhold: Final = settings.serving.out_of_domain == "withhold"
         self.problem: str | None = None
         """Why the newest deployment is not in service; None when it is."""
+        self.looked_at = deployment.checked_at
+        """When the registry was asked for the newest deployment that was seen, served or not."""
         self._document = None if folder is None else folder / DOCUMENT
         self._seen = self._stamp()
         self._changed: list[Callable[[Lineup], None]] = []
@@ -85,16 +87,24 @@ class Service:
         """
         assert self._document is not None  # noqa: S101 - there were news
         stamp = self._stamp()
+        deployment: Deployment | None = None
         try:
             deployment = read_deployment(self._document.parent)
             if deployment is None:  # removed by hand: what is served goes on
                 self._seen = stamp
                 return None
             lineup = load_lineup(deployment, self.settings.serving.cache, self.lineup)
-        except BatteryOpsError as error:
+        except Exception as error:
             if self.problem != str(error):
-                logger.error("the new deployment cannot be served: %s", error)  # noqa: TRY400 - the trace says no more
+                expected = isinstance(error, BatteryOpsError)
+                logger.error(  # noqa: TRY400 - the trace of an expected one says no more
+                    "the new deployment cannot be served: %s",
+                    error,
+                    exc_info=None if expected else error,
+                )
             self.problem, self._seen = str(error), stamp
+            if deployment is not None:
+                self.looked_at = deployment.checked_at
             return None
         self._seen = stamp
         return deployment, lineup
@@ -103,6 +113,7 @@ class Service:
         """Serve another deployment from the next request on; on the event loop's thread."""
         before = self.deployment
         self.deployment, self.problem = deployment, None
+        self.looked_at = deployment.checked_at
         if deployment.same_service(before):
             return
         self.lineup = lineup

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -211,6 +212,8 @@ class Supervisor:
         found = look(self._deployment)
         if found is self._deployment and not asked:
             return
+        if asked:  # whoever did waits for this
+            found = found.model_copy(update={"checked_at": datetime.now(UTC)})
         if found.registry.problem is not None and found.registry != self._deployment.registry:
             logger.error("the registry does not answer: %s", found.registry.problem)
         self._deployment = found
