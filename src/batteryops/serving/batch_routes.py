@@ -1,0 +1,70 @@
+"""POST /predict/batch: many rows in one request, as JSON, Arrow or Parquet."""
+
+from typing import Final
+
+from fastapi import FastAPI, Request, Response
+from starlette.datastructures import State
+
+from batteryops.serving import batch_documents, documents
+from batteryops.serving.arrival import headers_of, read_body
+from batteryops.serving.batch import Batches
+from batteryops.serving.batch_forms import (
+    form_asked,
+    form_of,
+    read_batch,
+    summary_headers,
+    written,
+)
+from batteryops.serving.service import Service
+
+SMALLER: Final = "send the rows in several batches"
+
+
+def add_batch_routes(app: FastAPI, service: Service) -> None:
+    """Add `POST /predict/batch`."""
+    limits = service.settings.serving.limits
+    batches = batches_of(app, service)
+
+    @app.post(
+        "/predict/batch",
+        summary="Estimate capacity and State of Health of many rows",
+        description=batch_documents.description(limits.batch_rows, limits.batch_body_bytes),
+        response_model=batch_documents.BatchPrediction,
+        responses=batch_documents.responses(limits.batch_rows, limits.batch_body_bytes),
+        openapi_extra={
+            "requestBody": batch_documents.request_body(service.lineup.champion, limits.batch_rows),
+            "security": documents.SECURITY,
+        },
+    )
+    async def predict_batch(request: Request) -> Response:
+        headers = headers_of(request)
+        service.doors.admit(headers.get(b"authorization", b""), "predict")
+        sent = form_of(headers)
+        asked = form_asked(headers, sent)
+        state: State = request.state
+        with batches.place():
+            content = await read_body(request, limits.batch_body_bytes, SMALLER)
+
+            def answered() -> Response:
+                questions = read_batch(sent, headers, content, service.lineup, limits.batch_rows)
+                answer, told = batches.answer(
+                    questions,
+                    request_id=state.request_id,
+                    arrived=state.arrived,
+                    write=lambda answer: written(answer, asked),
+                )
+                return Response(
+                    told,
+                    headers=summary_headers(answer),
+                    media_type=asked,
+                )
+
+            return await batches.run(answered)
+
+
+def batches_of(app: FastAPI, service: Service) -> Batches:
+    """The one place where an app's batches are answered, so that all kinds wait in one queue."""
+    if not hasattr(app.state, "batches"):
+        app.state.batches = Batches(service)
+    batches: Batches = app.state.batches
+    return batches
