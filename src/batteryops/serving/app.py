@@ -14,8 +14,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from batteryops import __version__
-from batteryops.serving import documents
+from batteryops.serving import batch_documents, documents
 from batteryops.serving.arrival import AsgiRequest, headers_of, read_body
+from batteryops.serving.batch_routes import add_batch_routes
 from batteryops.serving.desk import Desk
 from batteryops.serving.envelope import Envelope
 from batteryops.serving.explanations import (
@@ -47,6 +48,7 @@ from batteryops.serving.problems import (
     answer_problem,
 )
 from batteryops.serving.service import Service
+from batteryops.serving.v2 import add_v2_routes
 
 __all__ = ["create_app"]
 
@@ -178,9 +180,12 @@ def create_app(service: Service, on_desk: Callable[[Desk], None] | None = None) 
 
     add_explanation_routes(app, service)
     add_label_routes(app, service)
+    add_batch_routes(app, service)
+    add_v2_routes(app, service)
     app.examples = {
         ("/predict", "requestBody"): request_body,
         ("/predict", "200"): documents.ANSWERS,
+        ("/predict/batch", "200"): batch_documents.ANSWERS,
     }
     return app
 
