@@ -47,6 +47,7 @@ from batteryops.serving.problems import (
     answer_http_exception,
     answer_problem,
 )
+from batteryops.serving.reference import add_reference_page
 from batteryops.serving.service import Service
 from batteryops.serving.v2 import add_v2_routes
 
@@ -100,6 +101,7 @@ def create_app(service: Service, on_desk: Callable[[Desk], None] | None = None) 
         title="BatteryOps",
         version=__version__,
         description=_DESCRIPTION,
+        docs_url=None,  # a page of our own
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
@@ -180,6 +182,7 @@ def create_app(service: Service, on_desk: Callable[[Desk], None] | None = None) 
 
     add_explanation_routes(app, service)
     add_label_routes(app, service)
+    add_reference_page(app)
     add_batch_routes(app, service)
     add_v2_routes(app, service)
     app.examples = {

@@ -36,7 +36,13 @@ _WITHHELD: Final = _ANSWER | {
 }
 
 
-class CapacityInterval(BaseModel):
+class Document(BaseModel):
+    """A JSON document whose fields are described by the strings below them."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class CapacityInterval(Document):
     """Where the capacity lies; of unseen batteries' capacities, a share `nominal` does."""
 
     low_ah: float
@@ -44,7 +50,7 @@ class CapacityInterval(BaseModel):
     nominal: float
 
 
-class TrainingDomain(BaseModel):
+class TrainingDomain(Document):
     """What puts the request outside of what training covered; nothing when it is inside."""
 
     features: tuple[str, ...]
@@ -53,7 +59,7 @@ class TrainingDomain(BaseModel):
     """The features together are unlike any in training."""
 
 
-class Prediction(BaseModel):
+class Prediction(Document):
     """One answer; it is on record under its identifier before it is given."""
 
     model_config = ConfigDict(json_schema_extra={"example": _ANSWER})
@@ -75,7 +81,7 @@ class Prediction(BaseModel):
     request_id: str
 
 
-class Challenger(BaseModel):
+class Challenger(Document):
     """The version that stands beside the champion."""
 
     model_version: str
@@ -85,7 +91,7 @@ class Challenger(BaseModel):
     share: float
 
 
-class ModelVersion(BaseModel):
+class ModelVersion(Document):
     """Which model answers, and what it takes."""
 
     model_name: str
@@ -103,13 +109,13 @@ class ModelVersion(BaseModel):
     challenger: Challenger | None
 
 
-class Health(BaseModel):
+class Health(Document):
     """The process is alive."""
 
     status: Literal["alive"] = "alive"
 
 
-class Readiness(BaseModel):
+class Readiness(Document):
     """Predictions can be answered: each part has just been tried.
 
     What an operator should know stands beside `ok`: a registry that does not answer, say.

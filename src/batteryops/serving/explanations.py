@@ -8,11 +8,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import orjson
 from fastapi import FastAPI, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import QueryParams
 
@@ -108,7 +108,7 @@ _VALUES: Final[dict[str, Any]] = {
 }
 
 
-class Contributions(BaseModel):
+class Contributions(documents.Document):
     """Where a prediction comes from: base and contributions add up to it within 1e-5 Ah."""
 
     model_config = ConfigDict(json_schema_extra={"example": _TOLD})
@@ -159,7 +159,8 @@ class RecordedExplanation(Contributions):
     """On record."""
     recomputed_ah: float
     """What the model says now, to which base and contributions add up."""
-    difference_ah: Annotated[float, Field(description="`recomputed_ah` less `capacity_ah`")]
+    difference_ah: float
+    """`recomputed_ah` less `capacity_ah`."""
     baseline: str | None
     """Version of the asset's own baseline that corrected the answer."""
     remark: str | None

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 import orjson
 from fastapi import FastAPI, Request, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 from starlette.concurrency import run_in_threadpool
 
 from batteryops.errors import DataError, RecordsError
@@ -53,7 +53,7 @@ _LABEL: Final[dict[str, Any]] = {
 }
 
 
-class LabelOutcome(BaseModel):
+class LabelOutcome(documents.Document):
     """What became of one label."""
 
     vehicle_id: str
@@ -63,7 +63,7 @@ class LabelOutcome(BaseModel):
     capacity was; both stay on record, and the last one received counts."""
 
 
-class LabelOutcomes(BaseModel):
+class LabelOutcomes(documents.Document):
     """What became of the labels of a request, in their order; all are on record."""
 
     model_config = ConfigDict(
