@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -17,6 +16,7 @@ from batteryops.errors import GateError
 from batteryops.lifecycle.demo import run_demo, running_server
 from batteryops.lifecycle.progress import Silent
 from batteryops.lifecycle.promotion import promote
+from batteryops.records.api_keys import ApiKeys
 from batteryops.records.ledger import Ledger
 from batteryops.records.predictions import PredictionLog
 from batteryops.settings import load_settings
@@ -64,12 +64,16 @@ def test_the_demo_walks_from_cycles_to_a_served_model_and_leaves_a_page(
             "gate_verdict",
             "model_registered",
             "model_promoted",
+            "key_created",
+            "key_revoked",
         ]
         assert ledger.verify().intact
     with PredictionLog(in_demo.predictions_url) as log:
         record = log.get(document["answer"]["prediction_id"])
     assert record is not None
     assert record.role == "champion"
+    with ApiKeys(in_demo.predictions_url) as keys:
+        assert [key.revoked_at is None for key in keys.list()] == [False]
 
     page = shown.report.read_text("utf-8")
     references = _References()
@@ -104,15 +108,21 @@ def test_the_command_serves_the_champion_until_it_is_told_to_stop(
     settings = load_settings(quick_config, home=home)
     promote(1, settings)
     body = json.loads((Path(__file__).parents[1] / "test_request.json").read_text())
+    with ApiKeys(settings.predictions_url) as keys:
+        _, secret = keys.create("depot", ["predict"])
 
-    with running_server(settings, quick_config) as url:
-        assert requests.get(f"{url}/healthz", timeout=10).status_code == 200
-        assert requests.get(f"{url}/readyz", timeout=10).status_code == 200
-        version = requests.get(f"{url}/model-version", timeout=10).json()
-        answer = requests.post(f"{url}/predict", json=body, timeout=10)
-        refused = requests.post(f"{url}/predict", json=body | {"extra": 1}, timeout=10)
-        unknown = requests.post(f"{url}/predict", json=body | {"vehicle_id": "?"}, timeout=10)
-        metrics = requests.get(f"{url}/metrics", timeout=10).text
+    with running_server(settings, quick_config) as url, requests.Session() as asking:
+        assert asking.get(f"{url}/healthz", timeout=10).status_code == 200
+        assert asking.get(f"{url}/readyz", timeout=10).status_code == 200
+        stranger = asking.post(f"{url}/predict", json=body, timeout=10)
+        asking.headers["Authorization"] = f"Bearer {secret}"
+        version = asking.get(f"{url}/model-version", timeout=10).json()
+        answer = asking.post(f"{url}/predict", json=body, timeout=10)
+        refused = asking.post(f"{url}/predict", json=body | {"extra": 1}, timeout=10)
+        unknown = asking.post(f"{url}/predict", json=body | {"vehicle_id": "?"}, timeout=10)
+        metrics = asking.get(f"{url}/metrics", timeout=10).text
+    assert secret not in (home / "server.log").read_text()
+    assert stranger.status_code == 401
 
     assert (version["model_version"], version["role"]) == ("1", "champion")
     assert answer.status_code == 200
@@ -127,12 +137,15 @@ def test_the_command_serves_the_champion_until_it_is_told_to_stop(
         assert log.count() == 1
 
 
-def test_a_server_without_a_champion_says_so_and_ends(
-    tmp_path: Path, trained_home: Path, quick_config: Path
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(["--insecure-no-auth"], "champion"), ([], "batteryops keys create NAME --scope predict")],
+)
+def test_a_server_without_a_champion_or_a_key_says_so_and_ends(
+    trained_home: Path, quick_config: Path, options: list[str], said: str
 ) -> None:
-    del tmp_path
-    ended = subprocess.run(
-        [sys.executable, "-m", "batteryops", "serve", "--port", "0"],
+    ended = subprocess.run(  # noqa: S603 - our own module
+        [sys.executable, "-m", "batteryops", "serve", "--port", "0", *options],
         env=os.environ
         | {"BATTERYOPS_HOME": str(trained_home), "BATTERYOPS_CONFIG": str(quick_config)},
         capture_output=True,
@@ -141,28 +154,5 @@ def test_a_server_without_a_champion_says_so_and_ends(
         check=False,
     )
     assert ended.returncode == 1
-    assert "champion" in ended.stderr
+    assert said in ended.stderr
     assert "Traceback" not in ended.stderr
-
-
-def test_a_killed_server_loses_no_acknowledged_answer(
-    tmp_path: Path, trained_home: Path, quick_config: Path
-) -> None:
-    home = tmp_path / "home"
-    shutil.copytree(trained_home, home)
-    settings = load_settings(quick_config, home=home)
-    body = json.loads((Path(__file__).parents[1] / "test_request.json").read_text())
-    environment = os.environ | {"BATTERYOPS_CONFIG": str(quick_config)}
-    command = [sys.executable, "-m", "batteryops", "serve", "--model", "1", "--port", "0", "--json"]
-    with subprocess.Popen(  # noqa: S603 - our own module
-        [*command, "--home", str(home)], stdout=subprocess.PIPE, env=environment
-    ) as server:
-        assert server.stdout is not None
-        url = json.loads(server.stdout.readline())["url"]
-        acknowledged = [
-            requests.post(f"{url}/predict", json=body, timeout=10).json()["prediction_id"]
-            for _ in range(25)
-        ]
-        server.send_signal(signal.SIGKILL)
-    with PredictionLog(settings.predictions_url) as log:
-        assert all(log.get(prediction_id) is not None for prediction_id in acknowledged)

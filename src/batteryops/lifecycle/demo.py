@@ -24,7 +24,9 @@ from batteryops.lifecycle.registration import Registered, provenance, register
 from batteryops.lifecycle.report import DoneStep, Page, ServedAnswer, render
 from batteryops.lifecycle.sources import PUBLISHED, source_note
 from batteryops.lifecycle.training import train
-from batteryops.records.ledger import Ledger
+from batteryops.records.api_keys import ApiKeys
+from batteryops.records.identifiers import new_id
+from batteryops.records.ledger import KEY_CREATED, KEY_REVOKED, Ledger
 from batteryops.records.predictions import PredictionLog
 from batteryops.schema import LABEL
 from batteryops.settings import Settings
@@ -161,8 +163,13 @@ def _counts(taken: Ingested) -> str:
 def _ask(prepared: Prepared, settings: Settings, config: Path | None) -> ServedAnswer:
     row = prepared.table.row(prepared.table.height // 2, named=True)
     request = {"vehicle_id": row["asset_id"], **{name: row[name] for name in prepared.view.names}}
-    with running_server(settings, config) as url, requests.Session() as session:
+    with (
+        _own_key(settings) as secret,
+        running_server(settings, config) as url,
+        requests.Session() as session,
+    ):
         session.trust_env = False  # no proxy stands between this process and its own server
+        session.headers["Authorization"] = f"Bearer {secret}"
         try:
             ready = session.get(f"{url}/readyz", timeout=READY_WITHIN_S)
             response = session.post(f"{url}/predict", json=request, timeout=READY_WITHIN_S)
@@ -195,6 +202,19 @@ def _told(response: Mapping[str, Any]) -> str:
     capacity_ah = response["capacity_ah"]
     number = response["status"] if capacity_ah is None else f"{capacity_ah:.4f} Ah"
     return f"{number} in [{interval['low_ah']:.4f}, {interval['high_ah']:.4f}] Ah"
+
+
+@contextmanager
+def _own_key(settings: Settings) -> Iterator[str]:
+    """An API key for as long as the demo asks, on the ledger as any other."""
+    with Ledger(settings.ledger_url) as ledger, ApiKeys(settings.predictions_url) as keys:
+        key, secret = keys.create(f"demo-{new_id()}", ["predict"])
+        try:
+            ledger.append(KEY_CREATED, key.name, {"key_id": key.key_id, "scopes": ["predict"]})
+            yield secret
+        finally:
+            keys.revoke(key.key_id)
+            ledger.append(KEY_REVOKED, key.name, {"key_id": key.key_id, "scopes": ["predict"]})
 
 
 @contextmanager

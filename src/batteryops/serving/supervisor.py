@@ -18,6 +18,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from prometheus_client.multiprocess import mark_process_dead
+
 from batteryops.errors import BatteryOpsError
 from batteryops.serving.deployment import Deployment, write_deployment
 from batteryops.serving.metrics import SHARED_FOLDER
@@ -31,6 +33,7 @@ Look = Callable[[Deployment], Deployment]
 """From what is served to what is to be served: the same object where nothing is new."""
 
 _STARTED_WITHIN_S: Final = 60.0
+_WORKERS_S: Final = 0.5  # between looks at the workers
 _FIRST_PAUSE_S: Final = 0.5  # before a worker that died is started again, doubled up to ...
 _LONGEST_PAUSE_S: Final = 10.0
 _STEADY_S: Final = 30.0  # a worker that lived so long did not die of its start
@@ -70,6 +73,7 @@ class _Worker:
                 self.failure = said["detail"]
             elif said["say"] == REFRESH:
                 self._news.refresh = True
+                self._news.look.set()
             self._news.bell.set()
         self._news.bell.set()  # it is gone
 
@@ -96,6 +100,7 @@ class _News:
 
     def __init__(self) -> None:
         self.bell = threading.Event()
+        self.look = threading.Event()
         self.refresh = False
         self.stopping = threading.Event()
 
@@ -195,17 +200,29 @@ class Supervisor:
                 )
 
     def _watch(self, environment: Mapping[str, str]) -> None:
-        """Follow the registry, and keep as many workers as there should be, until told to stop."""
+        """Keep as many workers as there should be, until told to stop."""
+        if self._look is not None:  # in a thread: a registry may take its time to answer
+            looking = threading.Thread(target=self._keep_looking, args=(self._look,), daemon=True)
+            looking.start()
         while not self._news.stopping.is_set():
-            self._news.bell.wait(self._settings.serving.watch_s)
+            self._news.bell.wait(_WORKERS_S)
             self._news.bell.clear()
             if self._news.stopping.is_set():
                 return
-            if self._look is not None:
-                self._follow(self._look)
             for number, worker in list(self._workers.items()):
                 if worker.process.poll() is not None:
                     self._start_again(number, worker, environment)
+
+    def _keep_looking(self, look: Look) -> None:
+        while True:
+            self._news.look.wait(self._settings.serving.watch_s)
+            self._news.look.clear()
+            if self._news.stopping.is_set():
+                return
+            try:
+                self._follow(look)
+            except Exception:  # a full disk, say; what is served is served on
+                logger.exception("what is to be served could not be found out")
 
     def _follow(self, look: Look) -> None:
         asked, self._news.refresh = self._news.refresh, False
@@ -234,6 +251,8 @@ class Supervisor:
             f" ({worker.failure})" if worker.failure else "",
         )
         worker.end(0.0)
+        if SHARED_FOLDER in environment:  # what it was doing nobody is doing now
+            mark_process_dead(worker.process.pid, environment[SHARED_FOLDER])  # type: ignore[no-untyped-call] # the library's own
         self._start(number, environment)
 
     def _stop_workers(self) -> None:
@@ -252,6 +271,7 @@ class Supervisor:
         def stop(_number: int, _frame: FrameType | None) -> None:
             self._news.stopping.set()
             self._news.bell.set()
+            self._news.look.set()
 
         before = {number: signal.signal(number, stop) for number in _STOP_SIGNALS}
         try:
