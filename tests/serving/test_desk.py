@@ -408,3 +408,26 @@ def test_many_at_once_get_each_their_own_answer(
         assert record.features["delta_T_C"] == change["delta_T_C"]
         assert json.loads(json.dumps(record.soh)) == answer["soh"]
     assert log.count() == 40
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_a_share_of_answers_is_explained_on_record_after_they_went_out(
+    serve: Serve, settings: Settings, body: Body, log: PredictionLog, mode: str
+) -> None:
+    some = changed(settings, "log", mode=mode)
+    serving = some.serving.model_copy(update={"explain_share": 0.5})
+    client = serve(settings=some.model_copy(update={"serving": serving}))
+    explainer = service_of(client).explainer
+    given = [client.post("/predict", json=body).json()["prediction_id"] for _ in range(30)]
+    service_of(client).writer.close(5.0)
+    client.get("/healthz")  # a turn of the event loop, in which the last ones are offered
+    explainer.close()
+    wanted = {one for one in given if explainer.wants(one)}
+    assert 0 < len(wanted) < len(given)
+    for one in given:
+        record = log.get(one)
+        assert record is not None
+        assert (record.contributions is not None) == (one in wanted)
+        if record.contributions is not None and record.base_ah is not None:
+            total = record.base_ah + sum(record.contributions.values())
+            assert total == pytest.approx(record.capacity_ah, abs=1e-5)

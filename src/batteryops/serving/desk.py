@@ -26,6 +26,7 @@ from batteryops.records.identifiers import new_id
 from batteryops.records.rows import Row as Encoded
 from batteryops.serving.answer import document
 from batteryops.serving.body import read_object
+from batteryops.serving.explainer import Explainer
 from batteryops.serving.faults import VEHICLE
 from batteryops.serving.lineup import Lineup
 from batteryops.serving.live_model import LiveModel, Row
@@ -93,6 +94,7 @@ class Desk:
         self._waiting: list[Asked] = []
         self._withhold = service.withhold
         self._acknowledge_first = service.settings.serving.log.mode == "async"
+        self._explainer = service.explainer if service.settings.serving.explain_share else None
 
     def ask(self, asked: Asked) -> None:
         """Lay a request on the desk; it is answered, or refused, in a while."""
@@ -203,6 +205,8 @@ class Desk:
         tell = self._loop.call_soon_threadsafe
         if kept and not self._acknowledge_first:
             tell(self._reply, kept)
+        if kept and self._explainer is not None:
+            tell(self._explain_some, self._explainer, kept)
         if error is not None and len(kept) < len(taken):
             lost = [one for at, one in enumerate(taken) if at in bad]
             if self._acknowledge_first:
@@ -238,6 +242,17 @@ class Desk:
             )
         for model in {id(one.model): one.model for one in taken}.values():
             self._metrics.answered(model).inc(sum(one.model is model for one in taken))
+
+    def _explain_some(self, explainer: Explainer, taken: list[Taken]) -> None:
+        """Have a share of what is on record explained there."""
+        for one in taken:
+            if explainer.wants(one.prediction_id):
+                explainer.offer(
+                    one.prediction_id,
+                    one.model.package,
+                    one.row.values,
+                    one.row.estimate.capacity_ah,
+                )
 
     def _refuse(self, taken: list[Taken], problem: ProblemError) -> None:
         for one in taken:
