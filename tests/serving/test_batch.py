@@ -14,7 +14,6 @@ from starlette.testclient import TestClient
 from batteryops.errors import RecordsError
 from batteryops.models.package import ModelPackage
 from batteryops.records.predictions import PredictionLog
-from batteryops.serving.batch import Batches
 from batteryops.serving.batch_forms import ARROW, JSON, PARQUET
 from batteryops.serving.deployment import Deployment, RoutingRule, Slot, deploy_package
 from batteryops.serving.lineup import Mode
@@ -398,7 +397,7 @@ def test_predictions_of_batches_are_counted(client: TestClient, body: Body) -> N
 def test_more_batches_than_may_wait_are_turned_away(
     client: TestClient, body: Body, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batches: Batches = client.app.state.batches  # type: ignore[attr-defined]  # FastAPI's
+    batches = client.app.state.batches  # type: ignore[attr-defined]  # FastAPI's
     monkeypatch.setattr(batches, "_taken", 8)
     response = ask(client, [body])
     is_problem(response, 503, "overloaded")

@@ -16,12 +16,12 @@ import pytest
 import uvicorn
 from starlette.testclient import TestClient
 
+from batteryops.models.package import ModelPackage
 from batteryops.records.predictions import PredictionLog
 from batteryops.serving.deployment import Deployment, RoutingRule, Slot, deploy_package
-from batteryops.models.package import ModelPackage
 from batteryops.settings import Settings
 
-CLIENT = "BATTERYOPS_TRITON_PYTHON"
+CLIENT = "TRITON_CLIENT_PYTHON"
 """Environment variable: a Python that has the package `tritonclient[http]`."""
 
 MODEL = "/v2/models/ev-soh-predictor"

@@ -7,8 +7,10 @@ import json
 import sys
 
 import numpy as np
-import tritonclient.http as triton
-from tritonclient.utils import InferenceServerException
+import tritonclient.http as triton  # type: ignore[import-not-found]  # only there
+from tritonclient.utils import (  # type: ignore[import-not-found]  # likewise
+    InferenceServerException,
+)
 
 MODEL = "ev-soh-predictor"
 ROW = (3.53, -1.82, 32.6, 39.0, 3690.0, 14.7, 2713.0)

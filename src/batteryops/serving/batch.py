@@ -14,23 +14,22 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final, TypeVar
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from batteryops.errors import RecordsError
-from batteryops.models.domain import Position
 from batteryops.models.many_rows import estimate_columns
-from batteryops.records.batches import BatchVersion, PredictionBatch
+from batteryops.records.batches import PredictionBatch
 from batteryops.records.identifiers import new_id
+from batteryops.serving.batch_columns import NOBODY, Vehicles, Work, told
 from batteryops.serving.faults import MAX_VEHICLE_ID, VEHICLE, is_name
 from batteryops.serving.lineup import Lineup
 from batteryops.serving.live_model import LiveModel
@@ -44,11 +43,8 @@ logger = logging.getLogger(__name__)
 _AT_ONCE: Final = 2
 _WAITING: Final = 6  # each holds its body
 _RETRY_S: Final = 5
-_NOBODY: Final = -1  # the model of a vehicle that none can answer for
 _NO_NAME: Final = f"{VEHICLE} is not a name: expected 1 to {MAX_VEHICLE_ID} printable characters"
 
-Rows = NDArray[np.intp]
-Floats = NDArray[np.float64]
 T = TypeVar("T")
 
 
@@ -146,7 +142,7 @@ class Batches:
         """
         service, lineup = self._service, self._service.lineup
         models = lineup.models() if model is None else [model]
-        work = _Work(len(questions), tuple(models))
+        work = Work(len(questions), tuple(models))
         work.errors.update(questions.faults)
         vehicles = self._vehicles(questions.vehicles, models, lineup if model is None else None)
         self._estimate(questions, vehicles, work, request_id)
@@ -187,13 +183,13 @@ class Batches:
 
     def _vehicles(
         self, names: pl.Series, models: list[LiveModel], lineup: Lineup | None
-    ) -> "_Vehicles":
+    ) -> Vehicles:
         """Look every vehicle up, once."""
         coded = names.cast(pl.Categorical(pl.Categories.random()))
         different = coded.drop_nulls().unique()
         known = dict(zip(different.to_physical(), different.cast(pl.String), strict=True))
         nameless = len(known)  # stands for null
-        found = _Vehicles(coded.to_physical().fill_null(nameless).to_numpy(), nameless + 1)
+        found = Vehicles(coded.to_physical().fill_null(nameless).to_numpy(), nameless + 1)
         place = {id(model): at for at, model in enumerate(models)}
         for code, name in (known | {nameless: None}).items():
             if not is_name(name):
@@ -211,14 +207,14 @@ class Batches:
         return found
 
     def _estimate(
-        self, questions: Questions, vehicles: "_Vehicles", work: "_Work", request_id: str
+        self, questions: Questions, vehicles: Vehicles, work: Work, request_id: str
     ) -> None:
         """Ask each model for the rows of its vehicles."""
         model_of = vehicles.model[vehicles.codes]
-        for row in np.flatnonzero(model_of == _NOBODY).tolist():
+        for row in np.flatnonzero(model_of == NOBODY).tolist():
             work.errors.setdefault(row, vehicles.errors[int(vehicles.codes[row])])
         if work.errors:
-            model_of[list(work.errors)] = _NOBODY
+            model_of[list(work.errors)] = NOBODY
         asked = [at for at in range(len(work.models)) if (model_of == at).any()]
         for at in asked:
             model = work.models[at]
@@ -262,163 +258,3 @@ class Batches:
                 )
                 work.errors[int(rows[place])] = FAILED
         work.forget_refused()
-
-
-@dataclass(slots=True)
-class _Vehicles:
-    """What is known of the vehicles of a batch, by a number for each."""
-
-    codes: Rows
-    """(n,), the vehicle of each row."""
-    count: int
-    model: NDArray[np.int8] = field(init=False)
-    nominal_ah: Floats = field(init=False)
-    least_ah: Floats = field(init=False)
-    largest_ah: Floats = field(init=False)
-    errors: dict[int, str] = field(init=False, default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.model = np.full(self.count, _NOBODY, dtype=np.int8)
-        self.nominal_ah, self.least_ah, self.largest_ah = np.full((3, self.count), np.nan)
-
-
-@dataclass(slots=True)
-class _Work:
-    """The answers of a batch while they come about; NaN where there is none."""
-
-    count: int
-    models: tuple[LiveModel, ...]
-    model: NDArray[np.int8] = field(init=False)
-    capacity_ah: Floats = field(init=False)
-    soh: Floats = field(init=False)
-    low_ah: Floats = field(init=False)
-    high_ah: Floats = field(init=False)
-    outside: dict[int, Position] = field(init=False, default_factory=dict)
-    errors: dict[int, str] = field(init=False, default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.model = np.full(self.count, _NOBODY, dtype=np.int8)
-        self.capacity_ah, self.soh, self.low_ah, self.high_ah = np.full((4, self.count), np.nan)
-
-    def forget_refused(self) -> None:
-        """Nothing but the error is told of a row that has one."""
-        refused = list(self.errors)
-        for column in (self.capacity_ah, self.soh, self.low_ah, self.high_ah):
-            column[refused] = np.nan
-        self.model[refused] = _NOBODY
-        for row in refused:
-            self.outside.pop(row, None)
-
-    def counts(self) -> list[tuple[LiveModel, int]]:
-        """How many rows each model answered, of those that answered any."""
-        counted = [(model, int((self.model == at).sum())) for at, model in enumerate(self.models)]
-        return [(model, count) for model, count in counted if count]
-
-    def versions(self) -> tuple[BatchVersion, ...]:
-        """The versions that answered."""
-        return tuple(
-            BatchVersion(model.version, model.role, model.fingerprint) for model, _ in self.counts()
-        )
-
-    def logged(self, questions: Questions) -> pl.DataFrame:
-        """The table of the record: `records.batches` says what is in it."""
-        row = pl.int_range(self.count, dtype=pl.Int32, eager=True).alias("row")
-        features = [series.alias(name) for name, series in questions.features.items()]
-        if self.errors:  # other rows hold finite numbers
-            features = [_finite(series) for series in features]
-        jointly = np.zeros(self.count, dtype=np.bool_)
-        status = np.zeros(self.count, dtype=np.uint8)
-        if self.outside:
-            out = list(self.outside)
-            status[out] = 1
-            jointly[out] = [position.joint for position in self.outside.values()]
-        if self.errors:
-            status[list(self.errors)] = 2
-        versions = [model.version for model in self.models]
-        roles = [model.role for model in self.models]
-        return pl.DataFrame(
-            [
-                row,
-                questions.vehicles.alias(VEHICLE),
-                *features,
-                pl.Series("capacity_ah", self.capacity_ah, nan_to_null=True),
-                pl.Series("soh", self.soh, nan_to_null=True),
-                pl.Series("low", self.low_ah, nan_to_null=True),
-                pl.Series("high", self.high_ah, nan_to_null=True),
-                _chosen("status", ["ok", "out_of_domain", None], status, pl.String),
-                _said(
-                    "outside",
-                    {at: position.features for at, position in self.outside.items()},
-                    self.count,
-                    pl.List(pl.String),
-                ),
-                pl.Series("outside_jointly", jointly),
-                _chosen("version", [*versions, None], self.model, pl.String),
-                _chosen("role", [*roles, None], self.model, pl.String),
-                _said("error", self.errors, self.count, pl.String),
-            ]
-        )
-
-
-def told(logged: pl.DataFrame, batch_id: str, *, withhold: bool) -> pl.DataFrame:
-    """What goes out of a batch that is on record.
-
-    Args:
-        logged: its table in the log.
-        batch_id: of the record.
-        withhold: give no number outside of the training domain.
-    """
-    answered = pl.col("error").is_null()
-    numbers = pl.col("status") == "ok" if withhold else answered
-    whole = logged["error"].null_count() == logged.height
-    prediction_id = pl.lit(f"{batch_id}:") + pl.col("row").cast(pl.String)
-    clear = whole and not (logged["status"] == "out_of_domain").any()
-
-    def given(name: str) -> pl.Expr:
-        return pl.col(name) if clear else pl.when(numbers).then(name).otherwise(None)
-
-    return logged.select(
-        prediction_id=prediction_id
-        if whole
-        else pl.when(answered).then(prediction_id).otherwise(None),
-        vehicle_id=VEHICLE,
-        status=pl.col("status") if whole else pl.col("status").fill_null("refused"),
-        soh=given("soh"),
-        capacity_ah=given("capacity_ah"),
-        low_ah="low",
-        high_ah="high",
-        outside="outside",
-        outside_jointly="outside_jointly",
-        model_version="version",
-        role="role",
-        error="error",
-    )
-
-
-def _chosen(
-    name: str, words: list[str | None], places: NDArray[np.int8 | np.uint8], kind: type[pl.DataType]
-) -> pl.Series:
-    """A column of few different words; place -1 is the last word."""
-    codes = (places % len(words)).astype(np.uint32)
-    return pl.Series(name, words, dtype=kind).gather(pl.Series(codes))
-
-
-def _said(
-    name: str, by_row: Mapping[int, object], count: int, kind: pl.DataType | type[pl.DataType]
-) -> pl.Series:
-    """A column of what is said of few rows; null elsewhere."""
-    different = {value: at for at, value in enumerate(dict.fromkeys(by_row.values()), start=1)}
-    codes = np.zeros(count, dtype=np.uint32)
-    codes[list(by_row)] = [different[value] for value in by_row.values()]
-    return pl.Series(name, [None, *different], dtype=kind).gather(pl.Series(codes))
-
-
-def _finite(series: pl.Series) -> pl.Series:
-    """Without what no record holds: NaN and infinity are null."""
-    if not series.dtype.is_float():
-        return series
-    return (
-        series.to_frame()
-        .select(pl.when(pl.col(series.name).is_finite()).then(pl.col(series.name)).otherwise(None))
-        .to_series()
-    )

@@ -3,7 +3,6 @@
 from typing import Final
 
 from fastapi import FastAPI, Request, Response
-from starlette.datastructures import State
 
 from batteryops.serving import batch_documents, documents
 from batteryops.serving.arrival import headers_of, read_body
@@ -41,7 +40,6 @@ def add_batch_routes(app: FastAPI, service: Service) -> None:
         service.doors.admit(headers.get(b"authorization", b""), "predict")
         sent = form_of(headers)
         asked = form_asked(headers, sent)
-        state: State = request.state
         with batches.place():
             content = await read_body(request, limits.batch_body_bytes, SMALLER)
 
@@ -49,8 +47,8 @@ def add_batch_routes(app: FastAPI, service: Service) -> None:
                 questions = read_batch(sent, headers, content, service.lineup, limits.batch_rows)
                 answer, told = batches.answer(
                     questions,
-                    request_id=state.request_id,
-                    arrived=state.arrived,
+                    request_id=request.state.request_id,
+                    arrived=request.state.arrived,
                     write=lambda answer: written(answer, asked),
                 )
                 return Response(

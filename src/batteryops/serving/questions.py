@@ -13,6 +13,7 @@ from batteryops.features.view import Feature, FeatureView
 from batteryops.serving.faults import VEHICLE, body_faults, is_name
 from batteryops.serving.problems import INVALID_REQUEST, ProblemError
 
+_LARGEST: Final = 1e300  # near what a column of numbers can hold
 _NAMED: Final = 10  # unknown columns that a message names
 
 
@@ -171,7 +172,9 @@ def _is_kept(name: str, value: object) -> bool:
     """Whether a value of a faulty row can stand in its column."""
     if name == VEHICLE:
         return is_name(value)
-    return value is None or (type(value) in (int, float) and abs(value) < 1e300)  # type: ignore[arg-type]  # a number
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value is None
+    return abs(value) < _LARGEST
 
 
 def _shown(value: object) -> str:

@@ -24,6 +24,9 @@ HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 MALFORMED_INFERENCE: Final = ProblemType(
     "malformed-inference", HTTPStatus.BAD_REQUEST, "The body is no request of the protocol"
 )
+UNKNOWN_MODEL: Final = ProblemType(
+    "unknown-model", HTTPStatus.NOT_FOUND, "No model of that name and version is in service"
+)
 
 _NUMBERS: Final[Mapping[str, str]] = {
     "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
@@ -184,9 +187,10 @@ def _tensor(entry: Mapping[str, Any], rest: memoryview) -> tuple[Tensor, memoryv
         and all(type(size) is int and 0 <= size < 2**31 for size in shape)
     ):
         raise _malformed(f"input {shown!r} has shape {str(shape)[:64]}, expected sizes, [n] say")
-    if kind != "BYTES" and kind not in _NUMBERS:
+    if not isinstance(kind, str) or (kind != "BYTES" and kind not in _NUMBERS):
         raise _malformed(
-            f"input {shown!r} is of datatype {str(kind)[:16]}, expected BYTES, {', '.join(_NUMBERS)}"
+            f"input {shown!r} is of datatype {str(kind)[:16]}, expected BYTES, "
+            f"{', '.join(_NUMBERS)}"
         )
     count = math.prod(shape)
     size = _parameters(entry).get("binary_data_size")
@@ -196,7 +200,8 @@ def _tensor(entry: Mapping[str, Any], rest: memoryview) -> tuple[Tensor, memoryv
     else:
         if type(size) is not int or not 0 <= size <= len(rest):
             raise _malformed(
-                f"input {shown!r} has binary_data_size {str(size)[:20]}, and {len(rest)} bytes follow"
+                f"input {shown!r} has binary_data_size {str(size)[:20]}, "
+                f"and {len(rest)} bytes follow"
             )
         values = _from_bytes(shown, kind, count, rest[:size])
         rest = rest[size:]
@@ -239,7 +244,8 @@ def _from_bytes(name: str, kind: str, count: int, data: memoryview) -> NDArray[A
                 f"{count * numbers.itemsize}"
             )
         return np.frombuffer(data, dtype=numbers).astype(np.float64)
-    texts, at = [], 0
+    texts: list[str] = []
+    at = 0
     content = bytes(data)
     while at < len(content) and len(texts) <= count:
         start = at + _SIZE.size
