@@ -167,12 +167,18 @@ class HotProtocol(HttpToolsProtocol):
     metrics: ClassVar[Metrics]
     body_bytes: ClassVar[int]
     arrival_timeout_s: ClassVar[float]
+    short_path: ClassVar[bytes | None] = PATH
 
     _lines_of: ClassVar[tuple[object, bytes]] = (None, b"")
 
     @classmethod
     def configured(
-        cls, metrics: Metrics, *, body_bytes: int, arrival_timeout_s: float
+        cls,
+        metrics: Metrics,
+        *,
+        body_bytes: int,
+        arrival_timeout_s: float,
+        short_way: bool = True,
     ) -> type[Self]:
         """A class of protocols of one server; its `desk` is to be set when the loop runs.
 
@@ -180,11 +186,13 @@ class HotProtocol(HttpToolsProtocol):
             metrics: what is counted.
             body_bytes: of a request on the short way, at most.
             arrival_timeout_s: a request that is not there as a whole by then is given up.
+            short_way: whether there is one; otherwise every request goes to the app.
         """
         given = {
             "metrics": metrics,
             "body_bytes": body_bytes,
             "arrival_timeout_s": arrival_timeout_s,
+            "short_path": PATH if short_way else None,
         }
         return type(cls.__name__, (cls,), given)
 
@@ -258,7 +266,7 @@ class HotProtocol(HttpToolsProtocol):
             return
         busy = self.cycle is not None and not self.cycle.response_complete
         if (
-            self.url == PATH
+            self.url == self.short_path
             and not busy
             and not self.expect_100_continue
             and self.parser.get_method() == b"POST"

@@ -29,6 +29,7 @@ from batteryops.serving.metrics import Metrics
 from batteryops.serving.protocol import HotProtocol
 from batteryops.serving.server import Stop, serve
 from batteryops.serving.service import Service
+from batteryops.serving.tracing import traced, tracer_provider
 from batteryops.settings import Settings
 
 REFRESH: Final = "refresh"
@@ -104,7 +105,9 @@ def run_worker(plan: WorkerPlan, stop: Stop, say: Callable[[str, str], None]) ->
         metrics,
         body_bytes=rules.limits.body_bytes,
         arrival_timeout_s=rules.limits.arrival_timeout_s,
+        short_way=not rules.telemetry,
     )
+    tracing = tracer_provider() if rules.telemetry else None
 
     def seat(desk: Desk) -> None:
         protocol.desk = desk
@@ -112,9 +115,12 @@ def run_worker(plan: WorkerPlan, stop: Stop, say: Callable[[str, str], None]) ->
     try:
         with socket.socket(fileno=plan.listener) as listener:
             app = create_app(service, seat)
-            serve(app, listener, stop, protocol=protocol, on_ready=lambda: say(READY, ""))
+            entrance = app if tracing is None else traced(app, tracing)
+            serve(entrance, listener, stop, protocol=protocol, on_ready=lambda: say(READY, ""))
     finally:
         service.close()
+        if tracing is not None:
+            tracing.shutdown()
         if keys is not None:
             keys.close()
 
