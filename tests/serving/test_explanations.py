@@ -14,14 +14,15 @@ import pytest
 from starlette.testclient import TestClient
 
 from batteryops.errors import RecordsError
-from batteryops.models.manifest import BOOSTER
-from batteryops.models.manifest import ChosenAlgorithm
+from batteryops.models.manifest import BOOSTER, ChosenAlgorithm
 from batteryops.models.package import ModelPackage
+from batteryops.records.api_keys import ApiKeys
 from batteryops.records.batches import AFTER, BatchVersion, PredictionBatch
 from batteryops.records.identifiers import new_id
 from batteryops.records.predictions import PredictionLog, PredictionRecord
 from batteryops.registry.package_cache import folder_of
 from batteryops.serving.deployment import Deployment, deploy_package
+from batteryops.serving.doors import Doors
 from batteryops.serving.explainer import Explainer, explain
 from batteryops.serving.metrics import Metrics
 from batteryops.serving.service import Service
@@ -405,6 +406,19 @@ def test_without_its_database_nothing_is_looked_up(
 
 def out_of_reach(_given: object) -> None:
     raise RecordsError("the prediction log is not usable")
+
+
+def test_explanations_are_for_keys_that_may_ask_for_predictions(
+    serve: Serve, url: str, body: dict[str, object]
+) -> None:
+    with ApiKeys(url) as keys:
+        _, label = keys.create("bench", ["label"])
+        client = serve(doors=Doors(keys.snapshot))
+        wrong = {"Authorization": f"Bearer {label}"}
+        for headers, status in (({}, 401), (wrong, 403)):
+            asked = client.post("/predict?explain=true", json=body, headers=headers)
+            assert asked.status_code == status
+            assert client.get(f"/explain/{new_id()}", headers=headers).status_code == status
 
 
 # --- a share of all
