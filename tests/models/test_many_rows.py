@@ -83,7 +83,7 @@ def test_in_columns_rows_get_the_numbers_that_they_get_as_objects(package: Model
 
 def test_a_row_that_is_not_suspect_is_inside(package: ModelPackage) -> None:
     given = rows(package, 5000)
-    _, suspect = Neighbours(package.domain).look(given)
+    _, _, suspect = Neighbours(package.domain).look(given)
     inside = np.array([position.inside for position in package.domain.look_all(given)])
     assert inside[~suspect].all()
     assert suspect.mean() < 0.9
@@ -91,7 +91,7 @@ def test_a_row_that_is_not_suspect_is_inside(package: ModelPackage) -> None:
 
 def test_distances_are_those_of_one_row_at_a_time(package: ModelPackage) -> None:
     given = rows(package, 500)
-    distances, _ = Neighbours(package.domain).look(given)
+    distances, _, _ = Neighbours(package.domain).look(given)
     expected = [package.domain.look(row).distance for row in given]
     assert distances == pytest.approx(expected, rel=1e-5, abs=1e-6)
 

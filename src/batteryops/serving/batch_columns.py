@@ -78,9 +78,10 @@ class Work:
 
     def logged(self, questions: Questions) -> pl.DataFrame:
         """The table of the record: `records.batches` says what is in it."""
+        refused = bool(self.errors)
         row = pl.int_range(self.count, dtype=pl.Int32, eager=True).alias("row")
         features = [series.alias(name) for name, series in questions.features.items()]
-        if self.errors:  # other rows hold finite numbers
+        if refused:  # other rows hold finite numbers
             features = [_finite(series) for series in features]
         jointly = np.zeros(self.count, dtype=np.bool_)
         status = np.zeros(self.count, dtype=np.uint8)
@@ -97,10 +98,10 @@ class Work:
                 row,
                 questions.vehicles.alias(VEHICLE),
                 *features,
-                pl.Series("capacity_ah", self.capacity_ah, nan_to_null=True),
-                pl.Series("soh", self.soh, nan_to_null=True),
-                pl.Series("low", self.low_ah, nan_to_null=True),
-                pl.Series("high", self.high_ah, nan_to_null=True),
+                pl.Series("capacity_ah", self.capacity_ah, nan_to_null=refused),
+                pl.Series("soh", self.soh, nan_to_null=refused),
+                pl.Series("low", self.low_ah, nan_to_null=refused),
+                pl.Series("high", self.high_ah, nan_to_null=refused),
                 _chosen("status", ["ok", "out_of_domain", None], status, pl.String),
                 _said(
                     "outside",
