@@ -67,7 +67,7 @@ def test_in_columns_rows_get_the_numbers_that_they_get_as_objects(package: Model
     given = rows(package, 20_000)
     least, largest = np.zeros(len(given)), np.full(len(given), 2.5)
     with ThreadPoolExecutor(2) as pool:
-        found = estimate_columns(package, given, least, largest, pool)
+        found = estimate_columns(package, given, (least, largest), pool, 2)
     expected = package.estimate_batch(given, [(0.0, 2.5)] * len(given))
     assert found.capacity_ah.tolist() == [one.capacity_ah for one in expected]
     assert set(found.outside) == {at for at, one in enumerate(expected) if not one.position.inside}
@@ -99,5 +99,5 @@ def test_distances_are_those_of_one_row_at_a_time(package: ModelPackage) -> None
 def test_no_rows_get_no_numbers(package: ModelPackage) -> None:
     nothing = np.empty((0, len(package.view.names)), dtype=np.float32)
     with ThreadPoolExecutor(1) as pool:
-        found = estimate_columns(package, nothing, np.empty(0), np.empty(0), pool)
+        found = estimate_columns(package, nothing, (np.empty(0), np.empty(0)), pool, 1)
     assert len(found.capacity_ah) == len(found.outside) == 0

@@ -5,6 +5,7 @@ the model itself. Here rows stay in arrays; objects are made only of those that 
 training domain, whose causes are to be named.
 """
 
+import math
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from batteryops.models.package import ModelPackage
 
 Floats = NDArray[np.float64]
 
-_CHUNK: Final = 8192  # rows that a thread takes at a time
+_CHUNK: Final = 16_384  # rows that a thread takes at a time, at most
 _BLOCK: Final = 512  # of them whose distances to all training rows stay in the cache
 
 
@@ -43,9 +44,9 @@ class Estimates:
 def estimate_columns(
     package: ModelPackage,
     features: NDArray[np.float32],
-    least_ah: Floats,
-    largest_ah: Floats,
+    range_ah: tuple[Floats, Floats],
     pool: Executor,
+    threads: int,
 ) -> Estimates:
     """The same as `ModelPackage.estimate_batch`, in columns.
 
@@ -56,9 +57,9 @@ def estimate_columns(
     Args:
         package: the model.
         features: (n, k), C-contiguous, NaN where missing, nowhere infinite.
-        least_ah: (n,), the least capacity that each asset can have.
-        largest_ah: (n,), the largest.
+        range_ah: least and largest capacity that each asset can have, (n,) each.
         pool: its threads share the rows; NumPy and the models let each other run.
+        threads: how many these are.
     """
     near = Neighbours(package.domain)
     distances, capacity = np.empty(len(features)), np.empty(len(features))
@@ -66,7 +67,7 @@ def estimate_columns(
     outside: dict[int, Position] = {}
 
     def place(start: int) -> dict[int, Position]:
-        rows = slice(start, start + _CHUNK)
+        rows = slice(start, start + chunk_rows)
         chunk = features[rows]
         distances[rows], nearest[rows], suspect = near.look(chunk)
         suspects = np.flatnonzero(suspect)
@@ -80,30 +81,33 @@ def estimate_columns(
         }
 
     def predict(start: int) -> None:
-        rows = order[start : start + _CHUNK]
+        rows = order[start : start + chunk_rows]
         capacity[rows] = package.predict_batch(features[rows])
 
-    starts = range(0, len(features), _CHUNK)
+    rounds = max(1, math.ceil(len(features) / (threads * _CHUNK)))
+    chunk_rows = max(1, math.ceil(len(features) / (threads * rounds)))  # equal shares
+    starts = range(0, len(features), chunk_rows)
     for found in pool.map(place, starts):
         outside |= found
     # rows that are alike go the same ways through the trees: a fifth faster one after the other
     order = nearest.argsort(kind="stable")
     for _ in pool.map(predict, starts):
         pass
-    low, high = around_all(package.intervals, capacity, distances, least_ah, largest_ah)
+    low, high = around_all(package.intervals, capacity, distances, range_ah)
     out = list(outside)
-    low[out], high[out] = least_ah[out], largest_ah[out]
+    low[out], high[out] = range_ah[0][out], range_ah[1][out]
     return Estimates(capacity, low, high, outside)
 
 
 def around_all(
-    intervals: Intervals, capacity_ah: Floats, distances: Floats, least_ah: Floats, largest: Floats
+    intervals: Intervals, capacity_ah: Floats, distances: Floats, range_ah: tuple[Floats, Floats]
 ) -> tuple[Floats, Floats]:
     """`Intervals.around` for n rows: lower and upper ends, (n,) each."""
+    least, largest = range_ah
     half = intervals.score_ah * (1.0 + distances / intervals.mean_distance)
     return (
-        np.minimum(np.maximum(capacity_ah - half, least_ah), largest),
-        np.maximum(np.minimum(capacity_ah + half, largest), least_ah),
+        np.minimum(np.maximum(capacity_ah - half, least), largest),
+        np.maximum(np.minimum(capacity_ah + half, largest), least),
     )
 
 
@@ -130,21 +134,17 @@ class Neighbours:
             Distances to training; which training rows are the nearest; and which rows may be
             outside of the domain: one that is not suspect is inside, as `Domain.look` has it.
         """
-        distances = np.empty(len(features))
+        placed, suspect = self._place(features.astype(np.float64))
+        asked = np.ones((len(placed), placed.shape[1] + 1), dtype=np.float32)
+        asked[:, :-1] = placed
         nearest = np.empty(len(features), dtype=np.intp)
-        suspect = np.empty(len(features), dtype=np.bool_)
         away = np.empty((_BLOCK, len(self._placed)), dtype=np.float32)
-        for start in range(0, len(features), _BLOCK):
-            rows = slice(start, start + _BLOCK)
-            given = features[rows].astype(np.float64)
-            placed, suspect[rows] = self._place(given)
-            asked = np.ones((len(placed), placed.shape[1] + 1), dtype=np.float32)
-            asked[:, :-1] = placed
-            found = nearest[rows] = np.dot(asked, self._table, out=away[: len(asked)]).argmin(
-                axis=1
-            )
-            steps = placed - self._placed[found]
-            distances[rows] = np.sqrt(np.einsum("nk,nk->n", steps, steps) / placed.shape[1])
+        for start in range(0, len(asked), _BLOCK):
+            block = asked[start : start + _BLOCK]
+            np.dot(block, self._table, out=away[: len(block)])
+            away[: len(block)].argmin(axis=1, out=nearest[start : start + _BLOCK])
+        steps = placed - self._placed[nearest]
+        distances: Floats = np.sqrt(np.einsum("nk,nk->n", steps, steps) / placed.shape[1])
         return distances, nearest, suspect | (distances > self._domain.limit)
 
     def _place(self, given: Floats) -> tuple[Floats, NDArray[np.bool_]]:

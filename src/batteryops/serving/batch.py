@@ -89,7 +89,8 @@ class Batches:
         self._service = service
         self._taken = 0
         self._threads = ThreadPoolExecutor(_AT_ONCE, "batch")
-        self._cores = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "rows")
+        self._n_cores = len(os.sched_getaffinity(0))
+        self._cores = ThreadPoolExecutor(self._n_cores, "rows")
         self._log = ThreadPoolExecutor(_AT_ONCE, "batch-log")
 
     @contextmanager
@@ -237,9 +238,9 @@ class Batches:
             said = estimate_columns(
                 model.package,
                 matrix,
-                vehicles.least_ah[codes],
-                vehicles.largest_ah[codes],
+                (vehicles.least_ah[codes], vehicles.largest_ah[codes]),
                 self._cores,
+                self._n_cores,
             )
             work.capacity_ah[rows] = said.capacity_ah
             work.soh[rows] = said.capacity_ah / vehicles.nominal_ah[codes]

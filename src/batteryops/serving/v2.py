@@ -53,7 +53,13 @@ def add_v2_routes(app: FastAPI, service: Service) -> None:
     protocol = _Protocol(service, batches_of(app, service))
     tags: Final[list[Any]] = ["Open Inference Protocol"]
     guarded: dict[str, Any] = {"security": documents.SECURITY}
-    app.get("/v2", summary="Name the server", tags=tags, openapi_extra=guarded)(protocol.server)
+    app.get(
+        "/v2",
+        summary="Name the server",
+        tags=tags,
+        responses=v2_documents.problems(),
+        openapi_extra=guarded,
+    )(protocol.server)
     app.get("/v2/health/live", summary="Say that the process is alive", tags=tags)(protocol.live)
     app.get(
         "/v2/health/ready",

@@ -9,10 +9,12 @@ from batteryops.serving.faults import VEHICLE
 from batteryops.serving.live_model import LiveModel
 from batteryops.serving.problems import (
     BODY_TOO_LARGE,
+    FORBIDDEN,
     INVALID_REQUEST,
     LOG_UNAVAILABLE,
     NOT_READY,
     OVERLOADED,
+    RATE_LIMITED,
     UNAUTHENTICATED,
 )
 from batteryops.serving.v2_rows import FEATURES, NUMBERS, TEXTS
@@ -44,6 +46,8 @@ def problems(*, infer: bool = False) -> dict[int | str, dict[str, Any]]:
     problem = documents.problem
     examples = [
         problem(UNAUTHENTICATED, "expected a header Authorization: Bearer KEY; there is none"),
+        problem(FORBIDDEN, "the API key 'depot' has no scope 'predict', only label"),
+        problem(RATE_LIMITED, "the API key 'depot' has asked too often; ask again in 0.2 s"),
         problem(UNKNOWN_MODEL, "there is no model 'iris', only 'ev-soh-predictor'"),
         problem(NOT_READY, "prediction_log: the prediction log is not usable"),
     ]
