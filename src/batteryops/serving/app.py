@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from prometheus_client.exposition import choose_encoder
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse
 
 from batteryops import __version__
 from batteryops.serving import batch_documents, documents
@@ -131,6 +132,7 @@ def create_app(service: Service, on_desk: Callable[[Desk], None] | None = None) 
         "/model-version",
         summary="Say which model answers, and what it takes",
         response_model=documents.ModelVersion,
+        responses=documents.problem_responses(*_refusals_at_the_door("predict")),
         openapi_extra={"security": documents.SECURITY},
     )
     async def model_version(request: Request) -> Response:
@@ -140,6 +142,14 @@ def create_app(service: Service, on_desk: Callable[[Desk], None] | None = None) 
     @app.post(
         "/admin/refresh",
         summary="Look at the registry now instead of within moments",
+        response_model=documents.Refreshed,
+        responses=documents.problem_responses(
+            *_refusals_at_the_door("admin"),
+            documents.problem(
+                NOT_FOLLOWING, "this server was started with --model and follows no registry"
+            ),
+            documents.problem(NOT_READY, "the registry was not looked at within 10 s"),
+        ),
         openapi_extra={"security": documents.SECURITY},
     )
     async def refresh(request: Request) -> Response:
@@ -171,11 +181,14 @@ def create_app(service: Service, on_desk: Callable[[Desk], None] | None = None) 
         checks = {"model": "ok", "prediction_log": "ok"} | service.remarks()
         return documents.Readiness(checks=checks)
 
-    @app.get("/metrics", summary="What is counted and timed, for Prometheus")
+    @app.get(
+        "/metrics",
+        summary="What is counted and timed, for Prometheus",
+        response_class=PlainTextResponse,
+        responses={200: {"content": {"application/openmetrics-text": {}}}},
+    )
     async def exposition(request: Request) -> Response:
-        metrics.queue_rows.set(service.writer.waiting)
-        metrics.log_lag.set(service.writer.oldest_wait_s)
-        metrics.registry_reachable.set(service.deployment.registry.reachable)
+        service.observe()
         encode, media_type = choose_encoder(request.headers.get("accept", ""))
         content = await run_in_threadpool(lambda: encode(metrics.exposed()))
         return Response(content, headers={"Content-Type": media_type})
@@ -228,6 +241,7 @@ async def _follow(service: Service) -> None:
     """Serve what the deployment document says, within moments of its change."""
     while True:
         await asyncio.sleep(_FOLLOW_S)
+        service.observe()
         if service.has_news():
             news = await run_in_threadpool(service.read_news)
             if news is not None:
@@ -244,7 +258,7 @@ async def _refreshed(service: Service) -> dict[str, Any]:
     asked_at = datetime.now(UTC)
     service.refresh()
     deadline = asyncio.get_running_loop().time() + _REFRESHED_WITHIN_S
-    while service.deployment.checked_at < asked_at:
+    while service.looked_at < asked_at:
         if asyncio.get_running_loop().time() > deadline:
             raise ProblemError(
                 NOT_READY,
@@ -268,14 +282,24 @@ def _json(document: Mapping[str, Any]) -> Response:
     return Response(orjson.dumps(document), media_type="application/json")
 
 
+def _refusals_at_the_door(scope: str) -> list[dict[str, Any]]:
+    """OpenAPI's examples of who is not let in."""
+    problem = documents.problem
+    other = "label" if scope == "predict" else "predict"
+    return [
+        problem(UNAUTHENTICATED, "expected a header Authorization: Bearer KEY; there is none"),
+        problem(FORBIDDEN, f"the API key 'depot' has no scope {scope!r}, only {other}"),
+        problem(RATE_LIMITED, "the API key 'depot' has asked too often; ask again in 0.2 s"),
+    ]
+
+
 def _prediction_problems(service: Service) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's examples of what `/predict` refuses."""
     problem = documents.problem
     most = service.settings.serving.limits.body_bytes
     return documents.problem_responses(
         problem(MALFORMED_JSON, "the body is a JSON array, expected one object"),
-        problem(UNAUTHENTICATED, "expected a header Authorization: Bearer KEY; there is none"),
-        problem(FORBIDDEN, "the API key 'depot' has no scope 'predict', only label"),
+        *_refusals_at_the_door("predict"),
         problem(BODY_TOO_LARGE, f"expected at most {most} bytes"),
         problem(WRONG_MEDIA_TYPE, "Content-Type is text/plain, expected application/json"),
         problem(
@@ -292,7 +316,6 @@ def _prediction_problems(service: Service) -> dict[int | str, dict[str, Any]]:
             ASSET_NOT_SERVED, "asset 'V1' is a pack; the model in service was trained on cells"
         ),
         problem(NOT_EXPLAINABLE, NOT_A_BOOSTER),
-        problem(RATE_LIMITED, "the API key 'depot' has asked too often; ask again in 0.2 s"),
         problem(LOG_UNAVAILABLE, "the prediction log is not usable: database or disk is full"),
         problem(OVERLOADED, "20000 answers wait for the prediction log; try again in 0.5 s"),
     )

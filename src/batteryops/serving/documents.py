@@ -6,6 +6,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 from batteryops.features.view import Feature
+from batteryops.serving.deployment import RegistryState
 from batteryops.serving.faults import MAX_VEHICLE_ID, VEHICLE
 from batteryops.serving.lineup import Lineup
 from batteryops.serving.live_model import LiveModel
@@ -107,6 +108,23 @@ class ModelVersion(Document):
     generation: int
     """Grows with every change of models or routing."""
     challenger: Challenger | None
+
+
+class ServedVersion(Document):
+    """A version in service."""
+
+    model_version: str
+    role: str
+
+
+class Refreshed(Document):
+    """What is served after the registry was looked at."""
+
+    generation: int
+    models: list[ServedVersion]
+    registry: RegistryState
+    problem: str | None
+    """Why what the registry says is not in service; null when it is."""
 
 
 class Health(Document):

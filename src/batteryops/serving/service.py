@@ -128,6 +128,12 @@ class Service:
             else f"version {lineup.challenger.version} beside it ({lineup.routing.mode})",
         )
 
+    def observe(self) -> None:
+        """Note how long the log's queue is, and whether the registry answers, for `/metrics`."""
+        self.metrics.queue_rows.set(self.writer.waiting)
+        self.metrics.log_lag.set(self.writer.oldest_wait_s)
+        self.metrics.registry_reachable.set(self.deployment.registry.reachable)
+
     def failures(self) -> dict[str, str]:
         """What keeps predictions from being answered, by part."""
         failures = {}
