@@ -231,7 +231,7 @@ def test_the_openapi_page_describes_requests_answers_and_problems(
     voltage = content["schema"]["properties"]["voltage_V_mean"]
     assert (voltage["minimum"], voltage["maximum"]) == (0.0, 5.0)
     assert set(predict["responses"]) == {
-        *("200", "400", "401", "403", "413", "415", "422", "429", "503")
+        *("200", "400", "401", "403", "409", "413", "415", "422", "429", "503")
     }
     refused = predict["responses"]["422"]["content"]["application/problem+json"]
     assert set(refused["examples"]) == {"invalid-request", "unknown-asset", "asset-not-served"}

@@ -96,7 +96,7 @@ def request_body(model: LiveModel) -> dict[str, Any]:
             "parameters": {"type": "object"},
             "inputs": {"type": "array", "items": tensor},
             "outputs": {
-                "type": "array",
+                "type": ["array", "null"],
                 "items": {
                     "type": "object",
                     "required": ["name"],
