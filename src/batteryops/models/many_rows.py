@@ -151,7 +151,8 @@ class Neighbours:
         """Coordinates of rows, and which of them a feature alone makes suspect."""
         domain = self._domain
         squashed = np.arcsinh((given - domain.centre) * domain.weight)
-        suspect = ((given < domain.low) | (given > domain.high)).any(axis=1)  # NaN is neither
+        beyond = (given < domain.low) | (given > domain.high)  # NaN is neither
+        suspect: NDArray[np.bool_] = np.any(beyond, axis=1)
         absent = np.isnan(squashed)
         if absent.any():
             squashed[absent] = 0.0

@@ -121,17 +121,12 @@ def _check_count(given: int, most: int) -> None:
         )
 
 
-def written(answer: BatchAnswer, form: str) -> bytes:
-    """An answer in one of `FORMS`."""
+def written(answer: BatchAnswer, form: str) -> list[bytes]:
+    """An answer in one of `FORMS`, in pieces."""
     if form == JSON:
-        return orjson.dumps(
-            {
-                **summary(answer),
-                "rows": answer.table.with_columns(
-                    pl.col("outside").fill_null(pl.lit([], pl.List(pl.String)))
-                ).to_dicts(),
-            }
-        )
+        no_feature = pl.lit([], pl.List(pl.String))
+        rows = answer.table.with_columns(pl.col("outside").fill_null(no_feature)).to_dicts()
+        return [orjson.dumps({**summary(answer), "rows": rows})]
     lists = answer.table["outside"]
     joined = (
         pl.Series([""]).new_from_index(0, len(lists))  # nearly always, and much faster
@@ -139,7 +134,7 @@ def written(answer: BatchAnswer, form: str) -> bytes:
         else lists.list.join(",").fill_null("")
     )
     table = answer.table.with_columns(outside=joined)
-    file = io.BytesIO()
+    file = _Pieces()
     if form == ARROW:
         table.write_ipc_stream(file, compat_level=pl.CompatLevel.oldest())
     else:
@@ -147,7 +142,19 @@ def written(answer: BatchAnswer, form: str) -> bytes:
             file,
             metadata={f"batteryops.{name}": str(told) for name, told in summary(answer).items()},
         )
-    return file.getvalue()
+    return file.pieces
+
+
+class _Pieces(io.BytesIO):
+    """A file that is kept as it was written: growing takes longer than Arrow takes to write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[bytes] = []
+
+    def write(self, piece: bytes, /) -> int:  # type: ignore[override]  # Polars gives no other
+        self.pieces.append(bytes(piece))
+        return len(piece)
 
 
 def summary(answer: BatchAnswer) -> dict[str, str | int | float]:

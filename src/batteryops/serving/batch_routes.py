@@ -1,8 +1,10 @@
 """POST /predict/batch: many rows in one request, as JSON, Arrow or Parquet."""
 
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from fastapi import FastAPI, Request, Response
+from starlette.types import Receive, Scope, Send
 
 from batteryops.serving import batch_documents, documents
 from batteryops.serving.arrival import headers_of, read_body
@@ -51,13 +53,25 @@ def add_batch_routes(app: FastAPI, service: Service) -> None:
                     arrived=request.state.arrived,
                     write=lambda answer: written(answer, asked),
                 )
-                return Response(
-                    told,
-                    headers=summary_headers(answer),
-                    media_type=asked,
-                )
+                return _InPieces(told, summary_headers(answer), asked)
 
             return await batches.run(answered)
+
+
+class _InPieces(Response):
+    """A response whose body is sent piece by piece, so that nobody has to join it."""
+
+    def __init__(self, pieces: Sequence[bytes], headers: Mapping[str, str], form: str) -> None:
+        length = {"Content-Length": str(sum(map(len, pieces)))}
+        super().__init__(headers={**headers, **length}, media_type=form)
+        self._pieces = pieces
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await send(start)
+        for piece in self._pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
 
 def batches_of(app: FastAPI, service: Service) -> Batches:

@@ -85,7 +85,7 @@ def request_body(model: LiveModel) -> dict[str, Any]:
             "datatype": {"type": "string"},
             "shape": {"type": "array", "items": {"type": "integer"}},
             "data": {"type": "array", "items": {}},
-            "parameters": {"type": "object"},
+            "parameters": {"type": ["object", "null"]},
         },
     }
     schema = {
@@ -93,14 +93,17 @@ def request_body(model: LiveModel) -> dict[str, Any]:
         "required": ["inputs"],
         "properties": {
             "id": {"type": "string"},
-            "parameters": {"type": "object"},
+            "parameters": {"type": ["object", "null"]},
             "inputs": {"type": "array", "items": tensor},
             "outputs": {
                 "type": ["array", "null"],
                 "items": {
                     "type": "object",
                     "required": ["name"],
-                    "properties": {"name": {"type": "string"}, "parameters": {"type": "object"}},
+                    "properties": {
+                        "name": {"type": "string"},
+                        "parameters": {"type": ["object", "null"]},
+                    },
                 },
             },
         },

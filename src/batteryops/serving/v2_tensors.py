@@ -283,7 +283,11 @@ def _wanted(outputs: object, parameters: Mapping[str, Any]) -> tuple[Wanted, ...
 
 def _parameters(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     given = entry.get("parameters")
-    return given if isinstance(given, dict) else {}
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise _malformed('expected "parameters" to be an object')
+    return given
 
 
 def _malformed(detail: str) -> ProblemError:
