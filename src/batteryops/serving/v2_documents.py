@@ -77,6 +77,7 @@ def request_body(model: LiveModel) -> dict[str, Any]:
             {"name": FEATURES, "datatype": "FP64", "shape": [1, len(row)], "data": row},
         ]
     }
+    parameters = {"type": ["object", "null"]}
     tensor = {
         "type": "object",
         "required": ["name", "datatype", "shape"],
@@ -85,15 +86,15 @@ def request_body(model: LiveModel) -> dict[str, Any]:
             "datatype": {"type": "string"},
             "shape": {"type": "array", "items": {"type": "integer"}},
             "data": {"type": "array", "items": {}},
-            "parameters": {"type": ["object", "null"]},
+            "parameters": parameters,
         },
     }
     schema = {
         "type": "object",
         "required": ["inputs"],
         "properties": {
-            "id": {"type": "string"},
-            "parameters": {"type": ["object", "null"]},
+            "id": {"type": ["string", "null"]},
+            "parameters": parameters,
             "inputs": {"type": "array", "items": tensor},
             "outputs": {
                 "type": ["array", "null"],
@@ -102,7 +103,7 @@ def request_body(model: LiveModel) -> dict[str, Any]:
                     "required": ["name"],
                     "properties": {
                         "name": {"type": "string"},
-                        "parameters": {"type": ["object", "null"]},
+                        "parameters": parameters,
                     },
                 },
             },

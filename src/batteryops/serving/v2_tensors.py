@@ -108,6 +108,8 @@ def read_inference(content: bytes, header_length: bytes | None) -> Inference:
     if not isinstance(inputs, list) or not all(isinstance(one, dict) for one in inputs):
         raise _malformed('expected an object with "inputs", an array of tensors')
     name = document.get("id")
+    if not isinstance(name, str | None):
+        raise _malformed('expected "id" to be a string')
     tensors: dict[str, Tensor] = {}
     rest = memoryview(content)[length:]
     for one in inputs:
@@ -118,7 +120,7 @@ def read_inference(content: bytes, header_length: bytes | None) -> Inference:
     if rest:
         raise _malformed(f"{len(rest)} bytes follow the last input, expected none")
     return Inference(
-        name if isinstance(name, str) else None,
+        name,
         tensors,
         _wanted(document.get("outputs"), _parameters(document)),
         _parameters(document).get("binary_data_output") is True,
