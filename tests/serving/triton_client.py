@@ -7,10 +7,6 @@ import json
 import sys
 
 import numpy as np
-import tritonclient.http as triton  # type: ignore[import-not-found]  # only there
-from tritonclient.utils import (  # type: ignore[import-not-found]  # likewise
-    InferenceServerException,
-)
 
 MODEL = "ev-soh-predictor"
 ROW = (3.53, -1.82, 32.6, 39.0, 3690.0, 14.7, 2713.0)
@@ -18,6 +14,10 @@ ROW = (3.53, -1.82, 32.6, 39.0, 3690.0, 14.7, 2713.0)
 
 def main(address: str) -> None:
     """Ask for everything that the client can ask for, and print what was answered."""
+    # only there: whoever collects tests here can import this module
+    import tritonclient.http as triton  # type: ignore[import-not-found]  # noqa: PLC0415
+    from tritonclient.utils import InferenceServerException  # type: ignore[import-not-found]  # noqa: PLC0415
+
     client = triton.InferenceServerClient(address)
     vehicles = np.array(["EV-0001", "Zeppelin"], dtype=object)
     rows = np.array([ROW, ROW])
