@@ -205,7 +205,10 @@ def test_evaluate_says_what_gives_the_label_away(run: Run, fleet_file: Path) -> 
     ]
     assert leakage["n_recomputed"] > 0
     assert leakage["unchecked"] == []
-    assert "leakage" not in run(*words[:-1], "--json").json
+    assert run(*words[:-1], "--json").json["leakage"] == leakage  # without being asked
+    told = run(*words[:-1])
+    assert "leakage: 1 found; discharge_summary v1 makes no claim" in told.err
+    assert "leakage" not in run(*words[:-1], "--no-leakage", "--json").json
 
     shown = run(*words)
     assert shown.code == 0
@@ -876,6 +879,7 @@ def test_a_view_without_a_clock_trains_and_answers_with_intervals_and_status(
     features = tmp_path / "features.csv"
     run("features", "--view", "partial_window", "--source", fleet_file, "--out", features)
     told = run("evaluate", "--features", features, "--view", "partial_window", "--json").json
+    assert told.pop("leakage")["findings"] == []
     for result in told.values():  # unseen_schedules among them: the table holds the clock
         assert 0.0 <= result["interval_coverage"] <= 1.0
         assert result["interval_width_ah"] > 0.0

@@ -125,12 +125,10 @@ def covered(result: "ProtocolResult") -> str:
 def show_leakage(leakage: "ViewLeakage") -> None:
     """Print what gives the label away, what came closest, and what could not be checked."""
     report = leakage.report
-    claim = "claims to be free of leakage" if leakage.leak_free else "makes no claim"
-    title = f"leakage: {len(report.findings)} found; {leakage.view} v{leakage.version} {claim}"
     if not report.findings:
-        terminal.say(title)
+        terminal.say(leakage_line(leakage))
     else:
-        _show_findings(title, leakage)
+        _show_findings(leakage_line(leakage), leakage)
     if report.closest:
         line = report.closest[0]
         terminal.say(f"closest that is no finding: {line.formula}, R2 {line.r2:.5f}")
@@ -139,6 +137,13 @@ def show_leakage(leakage: "ViewLeakage") -> None:
         terminal.note(f"too few values to compare: {sparse}")
     for sentence in report.unchecked:
         terminal.note(sentence)
+
+
+def leakage_line(leakage: "ViewLeakage") -> str:
+    """How much gives the label away, and whether it may."""
+    claim = "claims to be free of leakage" if leakage.leak_free else "makes no claim"
+    found = len(leakage.report.findings)
+    return f"leakage: {found} found; {leakage.view} v{leakage.version} {claim}"
 
 
 def _show_findings(title: str, leakage: "ViewLeakage") -> None:

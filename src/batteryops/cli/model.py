@@ -207,16 +207,20 @@ def evaluate(
         str | None, typer.Option("--test", help="Test on this source, all of it.")
     ] = None,
     leakage: Annotated[
-        bool,
-        typer.Option("--leakage", help="Also look for features that give the label away."),
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--leakage/--no-leakage",
+            help="Show what gives the label away, or do not look for it.",
+            show_default="looked for, and told in a line",
+        ),
+    ] = None,
     config: Config = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
     """Measure a model under a protocol, with baselines beside it.
 
-    With --leakage, exit 1 when a view that claims to be free of leakage is not.
+    Exit 1 when a view that claims to be free of leakage is not.
     """
     from batteryops.lifecycle.evaluation import Known
     from batteryops.lifecycle.source_evaluation import BETWEEN, evaluate_between, evaluate_source
@@ -241,7 +245,7 @@ def evaluate(
                 view=view,
                 algorithm=algorithm,
                 known=known,
-                leakage=leakage,
+                leakage=leakage is not False,
                 progress=progress,
             )
         else:
@@ -254,7 +258,7 @@ def evaluate(
                 profile=profile,
                 algorithm=algorithm,
                 known=known,
-                leakage=leakage,
+                leakage=leakage is not False,
                 progress=progress,
             )
     results, found = evaluated.results, evaluated.leakage
@@ -267,8 +271,10 @@ def evaluate(
         terminal.print_json(document | ({"leakage": found.to_json()} if found else {}))
     else:
         findings.show_results(results.values())
-        if found:
+        if found and (leakage or found.broken):
             findings.show_leakage(found)
+        elif found:
+            terminal.say(findings.leakage_line(found))
         for note in evaluated.notes:
             terminal.note(note)
     if found and found.broken:
