@@ -1,10 +1,13 @@
 """A small real model package, a log in a temporary folder, and an app around both."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 
 import numpy as np
+import psycopg
 import pytest
 from starlette.testclient import TestClient
 
@@ -25,6 +28,7 @@ from batteryops.serving.metrics import Metrics
 from batteryops.serving.service import Service
 from batteryops.settings import Settings, load_settings
 
+_numbers = count()
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -78,9 +82,25 @@ def package(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Mod
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    """Of the prediction log."""
-    return f"sqlite:///{tmp_path}/predictions.db"
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of the prediction log: SQLite, or PostgreSQL where the environment says so.
+
+    `SERVING_TEST_DATABASE=postgresql pytest tests/serving` runs all of it on PostgreSQL.
+    """
+    if os.environ.get("SERVING_TEST_DATABASE") != "postgresql":
+        return f"sqlite:///{tmp_path}/predictions.db"
+    server: str = request.getfixturevalue("postgresql")
+    name = f"serving_{next(_numbers)}"
+    with psycopg.connect(server.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {name}".encode())
+    return f"{server}?options=-csearch_path%3D{name}"
+
+
+@pytest.fixture
+def on_sqlite(url: str) -> None:
+    """Of a test that takes the log's file away."""
+    if not url.startswith("sqlite"):
+        pytest.skip("this test is of SQLite's file")
 
 
 @pytest.fixture

@@ -297,6 +297,7 @@ def test_a_queue_of_one_row_takes_one_request_at_a_time(
         assert int(refused.headers["retry-after"]) >= 1
 
 
+@pytest.mark.usefixtures("on_sqlite")
 def test_it_recovers_by_itself_once_the_log_is_back(
     client: TestClient, body: Body, tmp_path: Path, log: PredictionLog
 ) -> None:

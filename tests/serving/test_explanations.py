@@ -213,6 +213,7 @@ def test_a_challenger_that_shadows_is_on_record_beside_an_explained_answer(
     assert log.count() == 3
 
 
+@pytest.mark.usefixtures("on_sqlite")
 def test_what_cannot_be_put_on_record_is_not_told(
     serve: Serve, package: ModelPackage, settings: Settings, body: dict[str, object], tmp_path: Path
 ) -> None:

@@ -200,6 +200,7 @@ def test_a_key_needs_the_scope_and_its_name_is_kept_with_the_label(
     assert [one.key_name for one in labels.of_asset("B0005")] == ["bench"]
 
 
+@pytest.mark.usefixtures("on_sqlite")
 def test_without_its_database_labels_are_not_acknowledged(
     client: TestClient, tmp_path: Path
 ) -> None:

@@ -73,6 +73,7 @@ def test_an_app_is_alive_and_ready(client: TestClient) -> None:
     }
 
 
+@pytest.mark.usefixtures("on_sqlite")
 def test_without_its_log_an_app_is_alive_but_not_ready(client: TestClient, tmp_path: Path) -> None:
     (tmp_path / "predictions.db").unlink()
     assert client.get("/healthz").status_code == 200

@@ -308,6 +308,7 @@ def test_a_body_above_the_limit_is_refused_whether_or_not_it_says_its_length(
     is_problem(client.post("/predict", content=chunks, headers=JSON), 413, "body-too-large")
 
 
+@pytest.mark.usefixtures("on_sqlite")
 @pytest.mark.parametrize("loss", ["the file", "the table"])
 def test_without_the_log_there_is_no_answer(
     client: TestClient, body: dict[str, object], tmp_path: Path, loss: str
