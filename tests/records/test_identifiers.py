@@ -1,5 +1,6 @@
 """Identifiers are RFC 9562 version 7, unique, and in order of time."""
 
+import os
 import threading
 import time
 import uuid
@@ -52,3 +53,18 @@ def test_threads_never_share_an_identifier() -> None:
     for thread in threads:
         thread.join()
     assert len(set(made)) == 8000
+
+
+def test_a_child_draws_other_numbers_than_its_parent() -> None:
+    new_id()  # the pool is filled
+    mine, childs = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(childs, "".join(new_id()[19:] for _ in range(50)).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    drawn = os.read(mine, 65536).decode()
+    os.close(mine)
+    os.close(childs)
+    assert len(drawn) == 50 * 17
+    assert not [one for one in (new_id()[19:] for _ in range(2000)) if one in drawn]

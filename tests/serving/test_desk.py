@@ -5,10 +5,10 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
@@ -25,7 +25,7 @@ from batteryops.records.group_commit import (
     encode_row,
 )
 from batteryops.records.predictions import PredictionLog
-from batteryops.serving import live_model
+from batteryops.serving import answer_cache, desk, live_model
 from batteryops.serving.deployment import Deployment, RoutingRule, Slot, deploy_package
 from batteryops.serving.lineup import Routing
 from batteryops.serving.service import Service
@@ -66,10 +66,11 @@ def beside(package: ModelPackage, mode: str, share: float = 0.2) -> Deployment:
 class Held:
     """A log that is slow, or gone, as a test wants it; stands in for `GroupCommit.submit`."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, enough: int = 1) -> None:
         self.rows: list[Row] = []
         self.done: list[Done] = []
         self.failure: RecordsError | None = None
+        monkeypatch.setattr(desk, "_ENOUGH", enough)
         monkeypatch.setattr(GroupCommit, "submit", self.submit)
 
     def submit(self, rows: Sequence[Row], done: Done) -> None:
@@ -110,7 +111,9 @@ def test_an_answer_is_forgotten_after_its_time(
     serve: Serve, settings: Settings, body: Body, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(live_model, "monotonic", lambda: now)
+    monkeypatch.setattr(
+        live_model, "AnswerCache", partial(answer_cache.AnswerCache, clock=lambda: now)
+    )
     client = serve(settings=changed(settings, "cache", ttl_s=60.0))
 
     def ask() -> bool:
@@ -200,10 +203,10 @@ def test_a_shadow_that_fails_takes_no_answer_away(
     assert shadow is not None
 
     class Broken:
-        def batch(self, rows: Any) -> Any:  # noqa: ANN401  # arrays
+        def few(self, rows: Any) -> list[float]:  # noqa: ANN401  # an array
             if wrong == "raises":
                 raise RuntimeError("broken")
-            return np.full(len(rows), math.nan)
+            return [math.nan] * len(rows)
 
     shadow._answer = Broken()  # type: ignore[assignment]  # noqa: SLF001  # a broken model cannot be loaded
     answer = client.post("/predict", json=body)
@@ -343,14 +346,15 @@ def test_a_model_that_answers_no_number_fails_that_request_only(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    honest = OnnxRow.batch
+    honest = OnnxRow.few
 
-    def sometimes(self: OnnxRow, rows: Any) -> Any:  # noqa: ANN401  # arrays
-        capacities = honest(self, rows).copy()
-        capacities[rows[:, 5] == 11.0] = math.nan  # delta_T_C
-        return capacities
+    def sometimes(self: OnnxRow, rows: Any) -> list[float]:  # noqa: ANN401  # an array
+        return [
+            math.nan if row[5] == 11.0 else capacity  # delta_T_C
+            for row, capacity in zip(rows, honest(self, rows), strict=True)
+        ]
 
-    monkeypatch.setattr(OnnxRow, "batch", sometimes)
+    monkeypatch.setattr(OnnxRow, "few", sometimes)
     headers = {"X-Request-ID": "unlucky"}
     with ThreadPoolExecutor(4) as asking:
         good = [
@@ -377,7 +381,7 @@ def test_a_failure_of_the_code_leaves_nobody_waiting(
     def breaks(_self: OnnxRow, _rows: object) -> None:
         raise RuntimeError("a secret of the code")
 
-    monkeypatch.setattr(OnnxRow, "batch", breaks)
+    monkeypatch.setattr(OnnxRow, "few", breaks)
     response = client.post("/predict", json=body)
     assert response.status_code == 500
     assert response.headers["content-type"] == "application/problem+json"
@@ -387,6 +391,36 @@ def test_a_failure_of_the_code_leaves_nobody_waiting(
     assert client.post("/predict", json=body).status_code == 200
     assert log.count() == 1
     assert sample(client, "http_requests_in_flight") == 0
+
+
+def test_what_comes_in_during_a_commit_is_put_on_record_together_after_it(
+    client: TestClient, body: Body, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held(monkeypatch, enough=4)
+    with ThreadPoolExecutor(8) as asking:
+
+        def ask(times: int) -> list[Any]:
+            return [asking.submit(client.post, "/predict", json=body) for _ in range(times)]
+
+        def until(rows: int) -> None:
+            while len(held.rows) < rows:
+                client.get("/healthz")
+            for _ in range(5):
+                client.get("/healthz")
+            assert len(held.rows) == rows
+
+        answers = ask(1)
+        until(1)
+        answers += ask(3)  # too few for a commit of their own
+        until(1)
+        held.done[0](None)
+        until(4)
+        assert len(held.done) == 2
+        answers += ask(4)  # enough
+        until(8)
+        for done in held.done[1:]:
+            done(None)
+        assert [answer.result(10).status_code for answer in answers] == [200] * 8
 
 
 def test_many_at_once_get_each_their_own_answer(

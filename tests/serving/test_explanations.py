@@ -174,8 +174,8 @@ class Off:
     def __init__(self, twin: Any) -> None:  # noqa: ANN401  # an OnnxRow
         self.twin = twin
 
-    def batch(self, rows: Any) -> Any:  # noqa: ANN401  # arrays
-        return self.twin.batch(rows) + 0.01
+    def few(self, rows: Any) -> list[float]:  # noqa: ANN401  # an array
+        return [capacity + 0.01 for capacity in self.twin.few(rows)]
 
 
 def test_an_answer_that_is_no_number_is_a_failure(
@@ -183,7 +183,7 @@ def test_an_answer_that_is_no_number_is_a_failure(
 ) -> None:
     champion = service_of(client).lineup.champion
     twin = Off(champion._answer)  # noqa: SLF001 - a model that fails
-    monkeypatch.setattr(twin, "batch", lambda rows: rows[:, 0] * float("nan"))
+    monkeypatch.setattr(twin, "few", lambda rows: [float("nan")] * len(rows))
     monkeypatch.setattr(champion, "_answer", twin)
     assert client.post("/predict?explain=true", json=body).status_code == 500
 

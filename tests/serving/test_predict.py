@@ -333,7 +333,7 @@ def test_a_model_that_answers_no_number_is_a_failure_not_an_answer(
     log: PredictionLog,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(OnnxRow, "batch", lambda _self, rows: np.full(len(rows), math.nan))
+    monkeypatch.setattr(OnnxRow, "few", lambda _self, rows: [math.nan] * len(rows))
     response = client.post("/predict", json=body)
     assert response.status_code == 500
     assert response.json()["detail"] == FAILED

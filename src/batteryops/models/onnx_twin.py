@@ -16,6 +16,8 @@ from batteryops.models.boosting import as_matrix, predict
 INPUT: Final = "features"
 OUTPUT: Final = "capacity_ah"
 
+_OUTPUTS: Final = [OUTPUT]
+
 BATCH_ROWS: Final = 1024
 """Rows that ONNX Runtime answers at a time."""
 
@@ -144,6 +146,15 @@ class OnnxRow:
             raise DataError(f"the row has shape {row.shape}; expected ({self.n_features},)")
         values = row.astype(np.float32, copy=False)[np.newaxis]
         return float(self._session.run([OUTPUT], {INPUT: values})[0][0, 0])
+
+    def few(self, rows: NDArray[np.float32]) -> list[float]:
+        """Predicted capacities in Ah of some rows (n, k) as they are: nothing is looked at again.
+
+        Args:
+            rows: n from 1 to `BATCH_ROWS`, C-contiguous.
+        """
+        answers: list[float] = self._session.run(_OUTPUTS, {INPUT: rows})[0].ravel().tolist()
+        return answers
 
     def batch(self, features: ArrayLike) -> NDArray[np.float64]:
         """Predicted capacities in Ah, (n,), of rows (n, k); NaN where a feature is missing.

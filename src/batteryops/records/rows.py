@@ -27,7 +27,6 @@ JSON (`features`, `outside`, `contributions`) hold its text. `answered_at` is UT
 looked at again: who builds rows has checked what `PredictionRecord` checks.
 """
 
-_AT: Final = "%Y-%m-%d %H:%M:%S.%f"
 _TOGETHER: Final = 32  # rows that one statement inserts on SQLite
 _BAD_ROW: Final = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError,
                    sqlite3.InterfaceError, TypeError, ValueError, OverflowError)  # fmt: skip
@@ -95,7 +94,7 @@ def encode_time(at: datetime) -> str:
         >>> encode_time(datetime(2026, 3, 1, 12, 30, tzinfo=UTC))
         '2026-03-01 12:30:00.000000'
     """
-    return at.astimezone(UTC).strftime(_AT)
+    return at.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
 
 
 def row_writer(database: Database) -> RowWriter:

@@ -1,9 +1,10 @@
 """Where single predictions are answered: all that came in one turn of the event loop at once.
 
-A request that has arrived is laid on the desk. Before the event loop waits for the network again,
-everything on the desk is read, asked of its model in one call, and handed to the one writer of the
-log; when the writer says that it is on disk, the answers go out. While a commit runs, the next
-requests are read and answered, so that the commit after it takes them all (group commit).
+A request that has arrived is laid on the desk. Everything on the desk is read, asked of its model
+in one call, and handed to the one writer of the log; when the writer says that it is on disk, the
+answers go out. What comes in while a commit runs is answered together after it, or beside it once
+there is enough: requests together cost half of what they cost one by one, the commit included.
+Nobody waits for company that may not come: with no commit under way a request is answered at once.
 
 Everything here runs on the event loop's thread, but for `_written`, which the writer calls.
 """
@@ -36,6 +37,7 @@ from batteryops.serving.service import Service
 
 logger = logging.getLogger(__name__)
 
+_ENOUGH: Final = 16  # requests that are worth a turn of their own while a commit runs
 _RETRY_S: Final = 5  # when the log does not answer
 
 
@@ -92,17 +94,26 @@ class Desk:
         self._assets = service.assets
         self._loop = loop
         self._waiting: list[Asked] = []
+        self._begun = False
+        self._under_way = 0  # commits that answers wait for
         self._withhold = service.withhold
         self._acknowledge_first = service.settings.serving.log.mode == "async"
         self._explainer = service.explainer if service.settings.serving.explain_share else None
 
     def ask(self, asked: Asked) -> None:
         """Lay a request on the desk; it is answered, or refused, in a while."""
-        if not self._waiting:
-            self._loop.call_soon(self._answer_waiting)
         self._waiting.append(asked)
+        if not self._under_way or len(self._waiting) >= _ENOUGH:
+            self._begin()
+
+    def _begin(self) -> None:
+        """Answer what waits once the loop has looked at the network again."""
+        if self._waiting and not self._begun:
+            self._begun = True
+            self._loop.call_soon(self._answer_waiting)
 
     def _answer_waiting(self) -> None:
+        self._begun = False
         waiting, self._waiting = self._waiting, []
         lineup = self.lineup
         taken = []
@@ -136,6 +147,8 @@ class Desk:
         else:
             if self._acknowledge_first:
                 self._reply(taken)
+            else:
+                self._under_way += 1
 
     def _take(self, asked: Asked, lineup: Lineup) -> Taken:
         self._doors.admit(asked.headers.get(b"authorization", b""), "predict")
@@ -203,8 +216,8 @@ class Desk:
             bad = range(len(taken))
         kept = [one for at, one in enumerate(taken) if at not in bad] if bad else taken
         tell = self._loop.call_soon_threadsafe
-        if kept and not self._acknowledge_first:
-            tell(self._reply, kept)
+        if not self._acknowledge_first:
+            tell(self._settled, kept)
         if kept and self._explainer is not None:
             tell(self._explain_some, self._explainer, kept)
         if error is not None and len(kept) < len(taken):
@@ -213,6 +226,12 @@ class Desk:
                 tell(self._metrics.lost.inc, len(lost))
             else:
                 tell(self._refuse, lost, _unavailable(error))
+
+    def _settled(self, kept: list[Taken]) -> None:
+        """A commit is over; those that it kept are told, and those who waited for it come next."""
+        self._under_way -= 1
+        self._reply(kept)
+        self._begin()
 
     def _reply(self, taken: list[Taken]) -> None:
         for one in taken:

@@ -3,15 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import ge, itemgetter, le
-from time import monotonic
 from typing import Any, Final, cast
 
 import numpy as np
-from cachetools import TTLCache
 
 from batteryops.models.manifest import TWIN
-from batteryops.models.onnx_twin import OnnxRow
+from batteryops.models.onnx_twin import BATCH_ROWS, OnnxRow
 from batteryops.models.package import PARITY_AH, Estimate, ModelPackage
+from batteryops.serving.answer_cache import AnswerCache
 from batteryops.serving.faults import VEHICLE
 from batteryops.settings import CacheSettings
 
@@ -91,8 +90,8 @@ class LiveModel:
         self._pick = itemgetter(*self.names)
         self._low = tuple(feature.low for feature in self.view.features)
         self._high = tuple(feature.high for feature in self.view.features)
-        self._known: TTLCache[tuple[Values, Range], Estimate] | None = (
-            TTLCache(cache.max_entries, cache.ttl_s, monotonic) if cache.max_entries else None
+        self._known: AnswerCache[tuple[Values, Range], Estimate] | None = (
+            AnswerCache(cache.max_entries, cache.ttl_s) if cache.max_entries else None
         )
 
     def sound_values(self, body: Mapping[str, Any]) -> Values | None:
@@ -136,16 +135,18 @@ class LiveModel:
             self._estimate(fresh)
             if known is not None:
                 for row in fresh:
-                    known[row.values, row.range_ah] = row.estimate
+                    known.put((row.values, row.range_ah), row.estimate)
         return len(rows) - len(fresh)
 
     def _estimate(self, rows: list[Row]) -> None:
         features = np.array([row.values for row in rows], dtype=np.float32)  # None becomes NaN
-        capacities = self._answer.batch(features).tolist()
+        capacities: list[float] = []
+        for start in range(0, len(rows), BATCH_ROWS):
+            capacities += self._answer.few(features[start : start + BATCH_ROWS])
         if len(rows) <= _FEW:
             positions = [self._domain.look(row) for row in features]
         else:
-            positions = self._domain.look_all(features)
+            positions = self._domain.look_few(features)
         around = self._intervals.around
         for row, capacity, position in zip(rows, capacities, positions, strict=True):
             low, high = (
