@@ -48,9 +48,8 @@ class Asked(Protocol):
     def arrived(self) -> float:
         """When, by `time.perf_counter`."""
 
-    @property
-    def request_id(self) -> str:
-        """What it is called."""
+    request_id: str
+    """What it is called; empty where it has no name yet."""
 
     @property
     def headers(self) -> Mapping[bytes, bytes]:
@@ -186,6 +185,8 @@ class Desk:
         records = []
         for one in taken:
             one.prediction_id = new_id()
+            if not one.asked.request_id:
+                one.asked.request_id = one.prediction_id
             one.latency_ms = 1000.0 * (now - one.asked.arrived)
             records.append(_encoded(one, one.row, one.model, answered_at, one.prediction_id))
         shadow = lineup.shadow

@@ -114,7 +114,7 @@ class HotRequest:
         self.request_id = (
             given.decode("latin-1")
             if given is not None and ACCEPTED_ID.fullmatch(given)
-            else new_id()
+            else ""  # then it gets that of the prediction
         )
 
     def reply(self, content: bytes) -> None:
@@ -126,6 +126,7 @@ class HotRequest:
         """Answer with a problem document."""
         if self.response_complete:
             return
+        self.request_id = self.request_id or new_id()
         content = problem_content(
             problem.kind, problem.detail, self.request_id, errors=problem.errors
         )
