@@ -75,9 +75,20 @@ def test_the_migrations_make_the_tables_that_the_code_declares(
     url: str, store: StoreName, declared: sa.MetaData
 ) -> None:
     opened = open_database(url, store)
+
+    def is_compared(item: object, *_: object) -> bool:
+        """Indexes of one kind of database alone are not looked for in the other."""
+        return not (isinstance(item, sa.Index) and item.name in left_out)
+
     with opened.read() as connection:
+        left_out = {"predictions_by_vehicle"} if connection.dialect.name == "sqlite" else set()
         context = MigrationContext.configure(
-            connection, opts={"compare_type": True, "version_table": version_table(store)}
+            connection,
+            opts={
+                "compare_type": True,
+                "version_table": version_table(store),
+                "include_object": is_compared,
+            },
         )
         differences = compare_metadata(context, declared)
     opened.close()

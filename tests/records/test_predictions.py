@@ -249,6 +249,9 @@ def test_answers_from_before_intervals_are_kept_and_say_that_nothing_is_known(
         ).fetchall()
         for created in ("prediction_batches", "labels", "api_keys"):
             connection.execute(f"DROP TABLE {created}")
+        connection.execute(
+            "CREATE INDEX predictions_by_vehicle ON predictions (vehicle_id, prediction_id)"
+        )
         connection.execute(f"UPDATE {table} SET version_num = 'p0001'")  # noqa: S608 - our own name
         connection.commit()
     with PredictionLog(url) as log:

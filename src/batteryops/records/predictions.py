@@ -125,7 +125,8 @@ class PredictionLog(Store):
     def recent(self, limit: int, vehicle_id: str | None = None) -> list[PredictionRecord]:
         """The last `limit` single predictions, newest first; of one vehicle when it is named.
 
-        Those of batches are not among them: see `frames`.
+        Those of batches are not among them: see `frames`. On SQLite there is no index by vehicle:
+        the answers to one that is seldom asked about take a look at all.
         """
         if limit < 1:
             raise RecordsError(f"limit is {limit}, expected at least 1")

@@ -49,7 +49,7 @@ PREDICTIONS: Final = sa.Table(
     sa.Column("served", sa.Boolean(), nullable=False, server_default=sa.true()),
     sa.Column("contributions", sa.JSON(none_as_null=True), nullable=True),
     sa.Column("base_ah", sa.Double(), nullable=True),
-    sa.Index("predictions_by_vehicle", "vehicle_id", "prediction_id"),
+    sa.Index("predictions_by_vehicle", "vehicle_id", "prediction_id").ddl_if(dialect="postgresql"),
     sqlite_with_rowid=False,
 )
 """One row per answer to a single request."""

@@ -111,6 +111,21 @@ class Desk:
             self._begun = True
             self._loop.call_soon(self._answer_waiting)
 
+    def _gather(self, before: int) -> None:
+        """Look at the network again while that brings in more.
+
+        Most of those who were just answered ask again at once.
+
+        Args:
+            before: how many were waiting before the last look.
+        """
+        if before < len(self._waiting) < _ENOUGH:
+            self._loop.call_soon(self._gather, len(self._waiting))
+        elif self._waiting:
+            self._answer_waiting()
+        else:
+            self._begun = False
+
     def _answer_waiting(self) -> None:
         self._begun = False
         waiting, self._waiting = self._waiting, []
@@ -232,7 +247,9 @@ class Desk:
         """A commit is over; those that it kept are told, and those who waited for it come next."""
         self._under_way -= 1
         self._reply(kept)
-        self._begin()
+        if not self._begun:
+            self._begun = True
+            self._loop.call_soon(self._gather, 0)
 
     def _reply(self, taken: list[Taken]) -> None:
         for one in taken:
