@@ -142,12 +142,12 @@ def test_the_command_serves_the_champion_until_it_is_told_to_stop(
     [(["--insecure-no-auth"], "champion"), ([], "batteryops keys create NAME --scope predict")],
 )
 def test_a_server_without_a_champion_or_a_key_says_so_and_ends(
-    trained_home: Path, quick_config: Path, options: list[str], said: str
+    tmp_path: Path, trained_home: Path, quick_config: Path, options: list[str], said: str
 ) -> None:
+    home = shutil.copytree(trained_home, tmp_path / "home")
     ended = subprocess.run(  # noqa: S603 - our own module
         [sys.executable, "-m", "batteryops", "serve", "--port", "0", *options],
-        env=os.environ
-        | {"BATTERYOPS_HOME": str(trained_home), "BATTERYOPS_CONFIG": str(quick_config)},
+        env=os.environ | {"BATTERYOPS_HOME": str(home), "BATTERYOPS_CONFIG": str(quick_config)},
         capture_output=True,
         text=True,
         timeout=60,
