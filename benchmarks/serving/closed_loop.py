@@ -69,7 +69,7 @@ def load(running: Running, bodies: Path, *, connections: int, seconds: float) ->
     command += ["--script", str(SCRIPT), running.url, "--", str(bodies), running.peer.path]
     before_s = cpu_s(running.number)
     with on_core(LOAD_CORE):
-        done = subprocess.run(  # noqa: S603 - see above
+        done = subprocess.run(  # noqa: S603 - our own arguments to a tool of development
             [*command, first_turn], check=True, capture_output=True, text=True
         )
     told = json.loads(done.stdout.strip().splitlines()[-1])

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from batteryops.records.predictions import PredictionRecord
+from batteryops.serving.live_model import LiveModel, Row
 
 
 def document(  # noqa: PLR0913 - one argument per fact of the answer
@@ -64,6 +65,31 @@ def document(  # noqa: PLR0913 - one argument per fact of the answer
         "cached": cached,
         "request_id": request_id,
     }
+
+
+def document_of(
+    row: Row, model: LiveModel, *, prediction_id: str, request_id: str, withhold: bool
+) -> dict[str, Any]:
+    """What a caller is told of a row that a model in service has answered."""
+    estimate = row.estimate
+    return document(
+        prediction_id=prediction_id,
+        vehicle_id=row.vehicle_id,
+        inside=estimate.position.inside,
+        withhold=withhold,
+        soh=row.soh,
+        capacity_ah=estimate.capacity_ah,
+        low_ah=estimate.low_ah,
+        high_ah=estimate.high_ah,
+        nominal=model.nominal,
+        outside=estimate.position.features,
+        outside_jointly=estimate.position.joint,
+        model_name=model.model_name,
+        model_version=model.version,
+        role=model.role,
+        cached=row.cached,
+        request_id=request_id,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,13 +36,18 @@ async def on_record(writer: GroupCommit, rows: Sequence[Row]) -> None:
     try:
         writer.submit(rows, done)
     except QueueFullError as error:
-        wait_s = max(1, math.ceil(error.retry_after_s))
-        raise ProblemError(OVERLOADED, str(error), headers={"Retry-After": str(wait_s)}) from error
+        raise overloaded(error) from error
     except RecordsError as error:
         raise log_unavailable(error) from error
     failure = await written
     if failure is not None:
         raise log_unavailable(failure)
+
+
+def overloaded(error: QueueFullError) -> ProblemError:
+    """What is told when more answers wait for the log than may."""
+    wait_s = max(1, math.ceil(error.retry_after_s))
+    return ProblemError(OVERLOADED, str(error), headers={"Retry-After": str(wait_s)})
 
 
 def log_unavailable(error: BaseException) -> ProblemError:

@@ -25,20 +25,20 @@ from batteryops.errors import RecordsError
 from batteryops.records.group_commit import BadRowsError, QueueFullError, encode_time
 from batteryops.records.identifiers import new_id
 from batteryops.records.rows import Row as Encoded
-from batteryops.serving.answer import document
+from batteryops.serving.answer import document_of
 from batteryops.serving.body import read_object
+from batteryops.serving.commit import log_unavailable, overloaded
 from batteryops.serving.explainer import Explainer
 from batteryops.serving.faults import VEHICLE
 from batteryops.serving.lineup import Lineup
 from batteryops.serving.live_model import LiveModel, Row
 from batteryops.serving.logs import REQUEST_ID
-from batteryops.serving.problems import FAILED, LOG_UNAVAILABLE, OVERLOADED, ProblemError, plain
+from batteryops.serving.problems import FAILED, ProblemError, plain
 from batteryops.serving.service import Service
 
 logger = logging.getLogger(__name__)
 
 _ENOUGH: Final = 16  # requests that are worth a turn of their own while a commit runs
-_RETRY_S: Final = 5  # when the log does not answer
 
 
 class Asked(Protocol):
@@ -155,9 +155,9 @@ class Desk:
         try:
             self._writer.submit(records, partial(self._written, taken))
         except QueueFullError as error:
-            self._refuse(taken, _overloaded(error))
+            self._refuse(taken, overloaded(error))
         except RecordsError as error:
-            self._refuse(taken, _unavailable(error))
+            self._refuse(taken, log_unavailable(error))
         else:
             if self._acknowledge_first:
                 self._reply(taken)
@@ -211,7 +211,11 @@ class Desk:
 
     def _shadowed(self, taken: list[Taken], shadow: LiveModel, answered_at: str) -> list[Encoded]:
         """What the challenger would have said, where it takes the same features."""
-        pairs = [(one, row) for one in taken if (row := _for_other(one, shadow)) is not None]
+        pairs = [
+            (one, row)
+            for one in taken
+            if (row := shadow.same_question(one.row, one.model)) is not None
+        ]
         try:
             shadow.estimate([row for _, row in pairs])
         except Exception:  # the champion's answers go out all the same
@@ -241,7 +245,7 @@ class Desk:
             if self._acknowledge_first:
                 tell(self._metrics.lost.inc, len(lost))
             else:
-                tell(self._refuse, lost, _unavailable(error))
+                tell(self._refuse, lost, log_unavailable(error))
 
     def _settled(self, kept: list[Taken]) -> None:
         """A commit is over; those that it kept are told, and those who waited for it come next."""
@@ -254,29 +258,14 @@ class Desk:
     def _reply(self, taken: list[Taken]) -> None:
         for one in taken:
             row, model = one.row, one.model
-            position = row.estimate.position
-            one.asked.reply(
-                orjson.dumps(
-                    document(
-                        prediction_id=one.prediction_id,
-                        vehicle_id=row.vehicle_id,
-                        inside=position.inside,
-                        withhold=self._withhold,
-                        soh=row.soh,
-                        capacity_ah=row.estimate.capacity_ah,
-                        low_ah=row.estimate.low_ah,
-                        high_ah=row.estimate.high_ah,
-                        nominal=model.nominal,
-                        outside=position.features,
-                        outside_jointly=position.joint,
-                        model_name=model.model_name,
-                        model_version=model.version,
-                        role=model.role,
-                        cached=row.cached,
-                        request_id=one.asked.request_id,
-                    )
-                )
+            told = document_of(
+                row,
+                model,
+                prediction_id=one.prediction_id,
+                request_id=one.asked.request_id,
+                withhold=self._withhold,
             )
+            one.asked.reply(orjson.dumps(told))
         for model in {id(one.model): one.model for one in taken}.values():
             self._metrics.answered(model).inc(sum(one.model is model for one in taken))
 
@@ -294,14 +283,6 @@ class Desk:
     def _refuse(self, taken: list[Taken], problem: ProblemError) -> None:
         for one in taken:
             one.asked.refuse(problem)
-
-
-def _for_other(one: Taken, model: LiveModel) -> Row | None:
-    """The same question for another model; None where it takes other features or assets."""
-    if model.names != one.model.names or model.level != one.model.level:
-        return None
-    row = one.row
-    return Row(row.vehicle_id, row.values, row.nominal_ah, row.range_ah)
 
 
 def _encoded(  # noqa: PLR0913 - who asked, what was answered, by whom
@@ -340,13 +321,3 @@ def _encoded(  # noqa: PLR0913 - who asked, what was answered, by whom
         None,
         None,
     )
-
-
-def _overloaded(error: QueueFullError) -> ProblemError:
-    return ProblemError(
-        OVERLOADED, str(error), headers={"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
-    )
-
-
-def _unavailable(error: BaseException) -> ProblemError:
-    return ProblemError(LOG_UNAVAILABLE, str(error), headers={"Retry-After": str(_RETRY_S)})

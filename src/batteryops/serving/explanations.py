@@ -24,7 +24,7 @@ from batteryops.records.identifiers import new_id
 from batteryops.records.record import PredictionRecord
 from batteryops.registry.package_cache import folder_of
 from batteryops.serving import documents
-from batteryops.serving.answer import document
+from batteryops.serving.answer import document_of
 from batteryops.serving.arrival import AsgiRequest, headers_of
 from batteryops.serving.body import read_object
 from batteryops.serving.commit import on_record, records_unavailable
@@ -251,24 +251,12 @@ async def explained(service: Service, asked: AsgiRequest) -> dict[str, Any]:
         metrics.shadowed(lineup.shadow).inc()
     await on_record(service.writer, [encode_row(each) for each in records])
     metrics.answered(model).inc()
-    position = row.estimate.position
-    answer = document(
+    answer = document_of(
+        row,
+        model,
         prediction_id=record.prediction_id,
-        vehicle_id=row.vehicle_id,
-        inside=position.inside,
-        withhold=service.withhold,
-        soh=row.soh,
-        capacity_ah=row.estimate.capacity_ah,
-        low_ah=row.estimate.low_ah,
-        high_ah=row.estimate.high_ah,
-        nominal=model.nominal,
-        outside=position.features,
-        outside_jointly=position.joint,
-        model_name=model.model_name,
-        model_version=model.version,
-        role=model.role,
-        cached=row.cached,
         request_id=asked.request_id,
+        withhold=service.withhold,
     )
     # base and contributions add up to the number that is withheld
     return answer | {"explanation": None if answer["capacity_ah"] is None else asdict(told)}
@@ -311,9 +299,9 @@ def _record(  # noqa: PLR0913, PLR0917 - who asked, what was answered, by whom
 
 def _shadowed(row: Row, model: LiveModel, shadow: LiveModel) -> Row | None:
     """What the challenger would have said; None where it takes other rows, or fails."""
-    if shadow.names != model.names or shadow.level != model.level:
+    other = shadow.same_question(row, model)
+    if other is None:
         return None
-    other = Row(row.vehicle_id, row.values, row.nominal_ah, row.range_ah)
     try:
         shadow.estimate([other])
     except Exception:  # the champion's answer goes out all the same

@@ -94,6 +94,12 @@ class LiveModel:
             AnswerCache(cache.max_entries, cache.ttl_s) if cache.max_entries else None
         )
 
+    def same_question(self, row: Row, asked_of: "LiveModel") -> Row | None:
+        """A row for this model as well; None where it takes other features or assets."""
+        if self.names != asked_of.names or self.level != asked_of.level:
+            return None
+        return Row(row.vehicle_id, row.values, row.nominal_ah, row.range_ah)
+
     def sound_values(self, body: Mapping[str, Any]) -> Values | None:
         """The features of a body in the order of the view; None where a closer look is needed.
 

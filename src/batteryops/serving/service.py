@@ -2,7 +2,6 @@
 
 import logging
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -69,7 +68,6 @@ class Service:
         self._seen = self._stamp()
         self._changed: list[Callable[[Lineup], None]] = []
         self.lineup = load_lineup(deployment, settings.serving.cache)
-        self.started_at: Final = time.time()
 
     def when_changed(self, tell: Callable[[Lineup], None]) -> None:
         """Have a neighbour told of another line-up, and of this one at once."""
