@@ -194,3 +194,25 @@ def test_features_of_another_shape_are_refused(domain: Domain) -> None:
         domain.look_all(np.zeros((2, 2)))
     with pytest.raises(DataError, match="infinite"):
         domain.look_all(np.full((1, 3), np.inf))
+
+
+@pytest.mark.parametrize("strange", ["nothing", "a value", "all together", "a gap"])
+def test_a_few_rows_are_looked_at_as_all_are(strange: str) -> None:
+    random = np.random.default_rng(3)
+    age = random.uniform(size=(400, 1))
+    life = age * [1.0, 2.0, 3.0] + random.normal(0, 0.01, (400, 3))
+    domain = fit_domain(life, [f"cell {row % 20}" for row in range(400)], ["a", "b", "c"])
+    asked = life[:8].astype(np.float32)
+    asked[3] = {
+        "nothing": asked[3],
+        "a value": [0.5, 1.0, 9.0],
+        "all together": [0.9, 0.2, 2.7],  # each within its range
+        "a gap": [0.5, np.nan, 1.5],
+    }[strange]
+    found = domain.look_few(asked)
+    assert [place.inside for place in found] == [
+        row != 3 or strange == "nothing" for row in range(8)
+    ]
+    for few, every in zip(found, domain.look_all(asked), strict=True):
+        assert (few.features, few.joint) == (every.features, every.joint)
+        assert few.distance == pytest.approx(every.distance, abs=1e-9)

@@ -29,7 +29,7 @@ from batteryops.serving import answer_cache, desk, live_model
 from batteryops.serving.deployment import Deployment, RoutingRule, Slot, deploy_package
 from batteryops.serving.lineup import Routing
 from batteryops.serving.service import Service
-from batteryops.settings import Settings
+from batteryops.settings import CacheSettings, Settings
 
 Serve = Callable[..., TestClient]
 Body = dict[str, object]
@@ -409,18 +409,60 @@ def test_what_comes_in_during_a_commit_is_put_on_record_together_after_it(
                 client.get("/healthz")
             assert len(held.rows) == rows
 
-        answers = ask(1)
-        until(1)
-        answers += ask(3)  # too few for a commit of their own
-        until(1)
-        held.done[0](None)
-        until(4)
-        assert len(held.done) == 2
-        answers += ask(4)  # enough
-        until(8)
-        for done in held.done[1:]:
-            done(None)
+        try:
+            answers = ask(1)
+            until(1)
+            answers += ask(3)  # too few for a commit of their own
+            until(1)
+            held.done.pop(0)(None)
+            until(4)
+            assert len(held.done) == 1
+            answers += ask(4)  # enough
+            until(8)
+        finally:  # nobody is left waiting, whatever was found
+            for done in held.done:
+                done(None)
         assert [answer.result(10).status_code for answer in answers] == [200] * 8
+
+
+def test_the_network_is_looked_at_again_while_that_brings_in_more(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(client.app, FastAPI)
+    seated = client.app.state.desk
+    looks: list[tuple[Any, ...]] = []
+
+    class Loop:
+        def call_soon(self, *what: Any) -> None:  # noqa: ANN401  # a function and what it is given
+            looks.append(what)
+
+    answered: list[int] = []
+    monkeypatch.setattr(seated, "_loop", Loop())
+    waiting: list[object] = seated._waiting  # noqa: SLF001  # a turn of the desk is looked into
+    monkeypatch.setattr(seated, "_answer_waiting", lambda: answered.append(len(waiting)))
+    for came in (3, 2, 0):
+        waiting.extend([object()] * came)
+        before = looks[-1][1] if looks else 0
+        seated._gather(before)  # noqa: SLF001  # likewise
+    assert [seen for _, seen in looks] == [3, 5]
+    assert answered == [5]
+    waiting.clear()
+
+
+def test_a_challenger_of_other_features_or_assets_is_not_asked(package: ModelPackage) -> None:
+    served = live_model.ServedModel(package, "3", "champion")
+    cache = CacheSettings(max_entries=0, ttl_s=1.0)
+    one, other = (live_model.LiveModel(served, cache) for _ in range(2))
+    row = live_model.Row("B0005", (1.0,) * 7, 2.0, (0.0, 2.5))
+    again = other.same_question(row, one)
+    assert again is not None
+    assert again is not row
+    assert (again.vehicle_id, again.values) == (row.vehicle_id, row.values)
+    assert (again.nominal_ah, again.range_ah) == (row.nominal_ah, row.range_ah)
+    for name, value in (("names", ("a",)), ("level", "pack")):
+        different = live_model.LiveModel(served, cache)
+        setattr(different, name, value)
+        assert different.same_question(row, one) is None
 
 
 def test_many_at_once_get_each_their_own_answer(
