@@ -1,5 +1,6 @@
-"""Commands that answer: predict a file, serve over HTTP."""
+"""Commands that answer: predict a file, serve over HTTP, have a server look for another model."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,7 @@ import typer
 
 from batteryops.cli import terminal
 from batteryops.cli.options import Config, Home, Json, Model, settings_of
+from batteryops.errors import SettingsError
 
 
 def predict(
@@ -98,3 +100,52 @@ def serve(
         insecure=insecure,
         on_ready=None if as_json else ready,
     )
+
+
+def refresh(
+    url: Annotated[
+        str | None,
+        typer.Argument(help="Where the server is reached.", show_default="as the settings say"),
+    ] = None,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--key-file",
+            help="Holds an API key of scope admin; - is standard input.",
+            show_default="asks for it",
+        ),
+    ] = None,
+    config: Config = None,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Have a running server look at the registry now; the API key signs, and is not sent."""
+    from batteryops.lifecycle.refreshing import refresh_server
+
+    serving = settings_of(config, home).serving
+    told = refresh_server(url or f"http://{serving.host}:{serving.port}", _secret(key_file))
+    if as_json:
+        terminal.print_json(told)
+        return
+    terminal.table(
+        f"in service, generation {told['generation']}",
+        ["version", "role"],
+        [[model["model_version"], model["role"]] for model in told["models"]],
+    )
+    if told["problem"] is not None:
+        terminal.say(f"what the registry says is not in service: {told['problem']}")
+    if not told["registry"]["reachable"]:
+        terminal.say(f"the registry does not answer: {told['registry']['problem']}")
+
+
+def _secret(key_file: Path | None) -> str:
+    """A key that is to sign; never an argument, which others on the machine could read."""
+    if key_file is None:
+        typed: str = typer.prompt("API key", hide_input=True, err=True)
+        return typed.strip()
+    if key_file == Path("-"):
+        return sys.stdin.readline().strip()
+    try:
+        return key_file.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"the key file {key_file} cannot be read: {error}") from error

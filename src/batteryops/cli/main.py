@@ -33,6 +33,7 @@ app.command(rich_help_panel="Registry")(model.versions)
 app.command(rich_help_panel="Registry")(model.promote)
 app.command(rich_help_panel="Answers")(answering.predict)
 app.command(rich_help_panel="Answers")(answering.serve)
+app.command(rich_help_panel="Answers")(answering.refresh)
 app.add_typer(keys.app, name="keys", rich_help_panel="Answers")
 app.command(rich_help_panel="Record")(system.audit)
 

@@ -69,7 +69,9 @@ class ApiKeys(Store):
     A secret is 32 random bytes, so its SHA-256 needs neither salt nor stretching: nobody can try
     2^256 of them. A secret is looked up by that digest and never compared itself. How long the
     look-up takes may tell how far a *digest* agrees with a stored one; whoever measures it can
-    choose no secret by its digest, and so learns nothing that brings a secret nearer.
+    choose no secret by its digest, and so learns nothing that brings a secret nearer. A digest is
+    also what requests are signed with (`batteryops.serving.signatures`): whoever reads the table
+    can sign, though not find a secret.
 
     Args:
         url: as `batteryops.records.database.open_database` takes it.
@@ -165,7 +167,7 @@ class ApiKeys(Store):
 
     def verify(self, secret: str) -> KeyRecord | None:
         """The key of a secret; None when it is unknown, expired or revoked."""
-        if not _SECRET.fullmatch(secret):
+        if not is_secret(secret):
             return None
         query = sa.select(*_KEPT).where(API_KEYS.c.secret_sha256 == digest(secret).hex())
         with self._database.read() as connection:
@@ -181,6 +183,11 @@ class ApiKeys(Store):
             rows = connection.execute(query).all()
         keys = {bytes.fromhex(row.secret_sha256): _record(row) for row in rows}
         return {digest: key for digest, key in keys.items() if key.is_valid(now)}
+
+
+def is_secret(text: str) -> bool:
+    """Whether a text has the form of a secret."""
+    return _SECRET.fullmatch(text) is not None
 
 
 def digest(secret: str) -> bytes:

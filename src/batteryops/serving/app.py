@@ -50,6 +50,7 @@ from batteryops.serving.problems import (
 )
 from batteryops.serving.reference import add_reference_page
 from batteryops.serving.service import Service
+from batteryops.serving.signatures import SignedRequest
 from batteryops.serving.v2 import add_v2_routes
 
 __all__ = ["create_app"]
@@ -145,15 +146,16 @@ def create_app(service: Service, on_desk: Callable[[Desk], None] | None = None) 
         response_model=documents.Refreshed,
         responses=documents.problem_responses(
             *_refusals_at_the_door("admin"),
+            documents.problem(BODY_TOO_LARGE, "expected at most 65536 bytes"),
             documents.problem(
                 NOT_FOLLOWING, "this server was started with --model and follows no registry"
             ),
             documents.problem(NOT_READY, "the registry was not looked at within 10 s"),
         ),
-        openapi_extra={"security": documents.SECURITY},
+        openapi_extra={"security": documents.SECURITY_OR_SIGNATURE},
     )
     async def refresh(request: Request) -> Response:
-        service.doors.admit(headers_of(request).get(b"authorization", b""), "admin")
+        await _admit_admin(request, service)
         return _json(await _refreshed(service))
 
     @app.get("/healthz", summary="Say that the process is alive")
@@ -246,6 +248,23 @@ async def _follow(service: Service) -> None:
             news = await run_in_threadpool(service.read_news)
             if news is not None:
                 service.change(*news)
+
+
+async def _admit_admin(request: Request, service: Service) -> None:
+    """Let in who has a key for it, or has signed the request with one.
+
+    Raises:
+        ProblemError: nobody has.
+    """
+    body = await read_body(request, service.settings.serving.limits.body_bytes)
+    path: bytes = request.scope["raw_path"]
+    query: bytes = request.scope["query_string"]
+    target = path + b"?" + query if query else path
+    service.doors.admit_signed(
+        headers_of(request).get(b"authorization", b""),
+        SignedRequest(request.method, target.decode("latin-1"), body),
+        "admin",
+    )
 
 
 async def _refreshed(service: Service) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from batteryops.serving.faults import MAX_VEHICLE_ID, VEHICLE
 from batteryops.serving.lineup import Lineup
 from batteryops.serving.live_model import LiveModel
 from batteryops.serving.problems import MEDIA_TYPE, ProblemType
+from batteryops.serving.signatures import SCHEME
 
 _PREDICTION: Final = "019ba7c4-0d5e-7c1a-b6f0-5d3a4b7c9e21"
 _REQUEST: Final = "019ba7c4-0d5d-7f2b-8a44-0c1de2f3a4b5"
@@ -166,12 +167,22 @@ ANSWERS: Final[dict[str, Any]] = {
 SECURITY: Final[list[dict[str, list[str]]]] = [{"key": []}]
 """Of operations that ask for an API key."""
 
+SECURITY_OR_SIGNATURE: Final[list[dict[str, list[str]]]] = [{"key": []}, {"signature": []}]
+"""Of operations that a key may also sign for."""
+
 SECURITY_SCHEMES: Final[dict[str, Any]] = {
     "key": {
         "type": "http",
         "scheme": "bearer",
         "description": "An API key with the operation's scope: `batteryops keys create` makes one",
-    }
+    },
+    "signature": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "Authorization",
+        "description": f"`{SCHEME} KEY_ID:UNIX_TIME:SIGNATURE`: the request signed by an API key, "
+        "as docs/SERVING.md says; `batteryops refresh` sends one",
+    },
 }
 
 

@@ -1,4 +1,4 @@
-"""Who is let in: API keys with their scopes, and how often each may ask."""
+"""Who is let in: API keys with their scopes, sent or used to sign, and how often each may ask."""
 
 import hashlib
 import math
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from batteryops.errors import RecordsError
 from batteryops.serving.problems import FORBIDDEN, RATE_LIMITED, UNAUTHENTICATED, ProblemError
+from batteryops.serving.signatures import WINDOW_S, SignedRequest, is_signed, read_signature
 
 if TYPE_CHECKING:
     from batteryops.records.api_keys import KeyRecord
@@ -21,6 +22,7 @@ Snapshot = Callable[[], "Mapping[bytes, KeyRecord]"]
 _REFRESH_S: Final = 1.0
 _SCHEME: Final = b"bearer "
 _REMEMBERED: Final = 1024  # strangers are not remembered, so that they cannot fill the memory
+_NOBODYS: Final = bytes(32)  # compared with where there is no such key: that takes as long
 
 
 class Bucket:
@@ -69,7 +71,7 @@ _ANYBODY: Final = Caller(None, frozenset(("predict", "label", "admin")), None, N
 
 
 class Doors:
-    """Lets requests in by their `Authorization` header.
+    """Lets requests in by their `Authorization` header: a secret, or a signature.
 
     A revoked key is turned away within a second, a new one is let in within one. When the store
     of keys cannot be asked, those that were known stay so.
@@ -87,6 +89,7 @@ class Doors:
         self._rate_per_s = rate_per_s
         self._workers = workers
         self._by_digest: dict[bytes, Caller] = {}
+        self._digest_by_id: dict[str, bytes] = {}
         self._records: Mapping[bytes, KeyRecord] = {}
         self._by_header: dict[bytes, Caller] = {}
         self._stopped = threading.Event()
@@ -115,24 +118,40 @@ class Doors:
         caller = self._by_header.get(authorization)
         if caller is None:
             caller = self._identify(authorization)
-        if caller.expires_at is not None and caller.expires_at <= datetime.now(UTC):
-            raise _stranger("the API key has expired; have another one made")
-        if scope not in caller.scopes:
-            raise ProblemError(
-                FORBIDDEN,
-                f"the API key {caller.name!r} has no scope {scope!r}, only "
-                f"{', '.join(sorted(caller.scopes))}; have one made with it",
+        return _let_in(caller, scope)
+
+    def admit_signed(self, authorization: bytes, request: SignedRequest, scope: Scope) -> Caller:
+        """Who asks, where the request may be signed instead of carrying the secret.
+
+        A signature that was let in once is let in again while it is new enough: it is for
+        requests that do no more the second time.
+
+        Args:
+            authorization: the header: a signature of `signatures`, or as `admit` takes it.
+            request: what is signed.
+            scope: what for.
+
+        Raises:
+            ProblemError: as `admit`; also for a signature of another request, or an old one.
+        """
+        if self._snapshot is None or not is_signed(authorization):
+            return self.admit(authorization, scope)
+        given = read_signature(authorization)
+        if given is None:
+            raise _stranger("expected KEY_ID:UNIX_TIME:SIGNATURE after the scheme")
+        if not given.is_of_now(time.time()):
+            raise _stranger(
+                f"the signature is of {given.at}, expected a time within {WINDOW_S} s of the "
+                f"server's, {time.time():.0f}; sign again, and look at the clock"
             )
-        if caller.bucket is not None:
-            wait_s = caller.bucket.take(time.monotonic())
-            if wait_s:
-                raise ProblemError(
-                    RATE_LIMITED,
-                    f"the API key {caller.name!r} has asked too often; ask again in "
-                    f"{max(wait_s, 0.001):.3g} s, or send rows together to /predict/batch",
-                    headers={"Retry-After": str(math.ceil(wait_s))},
-                )
-        return caller
+        digest = self._digest_by_id.get(given.key_id, _NOBODYS)
+        fits = given.fits(request, digest)
+        caller = self._by_digest.get(digest)
+        if caller is None or not fits:
+            raise _stranger(
+                "the API key is not known, or was revoked, or has not signed this request"
+            )
+        return _let_in(caller, scope)
 
     def refresh(self) -> None:
         """Ask for the valid keys anew.
@@ -153,6 +172,7 @@ class Doors:
         self._by_digest = {
             digest: kept.get(digest) or self._caller(record) for digest, record in records.items()
         }
+        self._digest_by_id = {record.key_id: digest for digest, record in records.items()}
         self._by_header = {}
 
     def keep_fresh(self) -> None:
@@ -197,6 +217,28 @@ class Doors:
             record.expires_at,
             None if rate is None else Bucket(rate / self._workers),
         )
+
+
+def _let_in(caller: Caller, scope: Scope) -> Caller:
+    """Whoever is known, if the key is valid still, for this, and has not asked too often."""
+    if caller.expires_at is not None and caller.expires_at <= datetime.now(UTC):
+        raise _stranger("the API key has expired; have another one made")
+    if scope not in caller.scopes:
+        raise ProblemError(
+            FORBIDDEN,
+            f"the API key {caller.name!r} has no scope {scope!r}, only "
+            f"{', '.join(sorted(caller.scopes))}; have one made with it",
+        )
+    if caller.bucket is not None:
+        wait_s = caller.bucket.take(time.monotonic())
+        if wait_s:
+            raise ProblemError(
+                RATE_LIMITED,
+                f"the API key {caller.name!r} has asked too often; ask again in "
+                f"{max(wait_s, 0.001):.3g} s, or send rows together to /predict/batch",
+                headers={"Retry-After": str(math.ceil(wait_s))},
+            )
+    return caller
 
 
 def _stranger(detail: str) -> ProblemError:
