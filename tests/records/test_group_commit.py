@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batteryops.errors import RecordsError
-from batteryops.records import group_commit
+from batteryops.records import group_commit, prompt_write
 from batteryops.records.database import Database
 from batteryops.records.group_commit import (
     ROW_COLUMNS,
@@ -31,6 +31,7 @@ from batteryops.records.group_commit import (
 )
 from batteryops.records.identifiers import new_id
 from batteryops.records.predictions import PredictionLog, PredictionRecord
+from batteryops.records.rows import insert_together
 from batteryops.records.turns import Turn
 
 WRITE_UNTIL_KILLED = """
@@ -539,3 +540,118 @@ def test_a_database_out_of_reach_is_refused_at_the_start(new_url: Callable[[], s
     del new_url
     with pytest.raises(RecordsError, match="not usable"):
         GroupCommit("postgresql://user@127.0.0.1:1/x", queue_rows=1)
+
+
+def rows_of(*records: PredictionRecord) -> list[Row]:
+    return [encode_row(one) for one in records]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "predictions.db"
+
+
+@pytest.fixture
+def prompt(file: Path) -> Iterator[GroupCommit]:
+    opened = GroupCommit(f"sqlite:///{file}", queue_rows=10)
+    yield opened
+    opened.close(5)
+
+
+def count(file: Path) -> int:
+    with PredictionLog(f"sqlite:///{file}") as log:
+        return log.count()
+
+
+def test_rows_written_now_are_on_disk_and_are_told_of(file: Path) -> None:
+    batches: list[int] = []
+    url = f"sqlite:///{file}"
+    group = GroupCommit(url, queue_rows=10, on_batch=lambda rows, _seconds: batches.append(rows))
+    written = [record(), record(capacity_ah=1.5)]
+    assert group.write_now(rows_of(*written))
+    with PredictionLog(url) as log:
+        assert [log.get(one.prediction_id) for one in written] == written
+    assert (group.waiting, batches) == (0, [2])
+    group.close(5)
+    assert not group.write_now(rows_of(record()))
+
+
+def test_a_database_that_is_no_file_is_not_waited_for(group: GroupCommit, url: str) -> None:
+    assert group.write_now(rows_of(record())) == url.startswith("sqlite")
+
+
+def test_nothing_is_written_now_past_those_who_wait(
+    prompt: GroupCommit, monkeypatch: pytest.MonkeyPatch, file: Path
+) -> None:
+    go_on = held_up(monkeypatch)
+    told = send(prompt, record())
+    assert not prompt.write_now(rows_of(record()))
+    go_on.set()
+    assert told.wait() is None
+    assert prompt.write_now(rows_of(record()))
+    assert count(file) == 2
+
+
+def test_more_than_one_statement_takes_is_for_the_writer(prompt: GroupCommit, file: Path) -> None:
+    many = rows_of(*(record() for _ in range(33)))
+    assert not prompt.write_now(many)
+    assert prompt.write_now(many[:32])
+    assert count(file) == 32
+
+
+def test_who_finds_the_turn_taken_does_not_wait(prompt: GroupCommit, file: Path) -> None:
+    with Turn(file):
+        assert not prompt.write_now(rows_of(record()))
+    assert prompt.write_now(rows_of(record()))  # nothing was wrong, so at once again
+
+
+def test_a_locked_file_is_left_to_the_writer_for_a_while(
+    prompt: GroupCommit, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        start = time.monotonic()
+        assert not prompt.write_now(rows_of(record()))
+        assert time.monotonic() - start < prompt_write.PAUSE_S  # it did not wait for it
+        other.execute("ROLLBACK")
+    assert not prompt.write_now(rows_of(record()))
+    later = time.monotonic() + prompt_write.PAUSE_S
+    monkeypatch.setattr("batteryops.records.prompt_write.time.monotonic", lambda: later)
+    assert prompt.write_now(rows_of(record()))
+    assert count(file) == 1
+
+
+def test_of_rows_with_a_bad_one_none_is_written_now(prompt: GroupCommit, file: Path) -> None:
+    good = record()
+    assert not prompt.write_now(rows_of(good, good))
+    assert count(file) == 0
+    told = Told()
+    prompt.submit(rows_of(good, good), told)  # where it is found out which is bad
+    assert isinstance(told.wait(), BadRowsError)
+    assert count(file) == 1
+
+
+def test_a_disk_that_was_slow_is_not_waited_for_until_a_while_has_passed(
+    prompt: GroupCommit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+
+    def slow(cursor: sqlite3.Cursor, rows: list[Row]) -> None:
+        now[0] += 2 * prompt_write.SLOW_S
+        insert_together(cursor, rows)
+
+    monkeypatch.setattr("batteryops.records.prompt_write.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(prompt_write, "insert_together", slow)
+    assert prompt.write_now(rows_of(record()))
+    assert not prompt.write_now(rows_of(record()))
+    now[0] += prompt_write.PAUSE_S
+    assert prompt.write_now(rows_of(record()))
+
+
+def test_nothing_is_written_now_into_a_file_that_nobody_finds(
+    prompt: GroupCommit, file: Path
+) -> None:
+    assert prompt.write_now(rows_of(record()))
+    file.rename(file.with_suffix(".gone"))
+    assert not prompt.write_now(rows_of(record()))
+    assert not file.exists()

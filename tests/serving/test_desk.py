@@ -72,6 +72,7 @@ class Held:
         self.failure: RecordsError | None = None
         monkeypatch.setattr(desk, "_ENOUGH", enough)
         monkeypatch.setattr(GroupCommit, "submit", self.submit)
+        monkeypatch.setattr(GroupCommit, "write_now", lambda _group, _rows: False)
 
     def submit(self, rows: Sequence[Row], done: Done) -> None:
         if self.failure is not None:
@@ -160,13 +161,13 @@ def test_the_row_for_the_log_is_that_of_the_record(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rows: list[Row] = []
-    submit = GroupCommit.submit
+    write_now = GroupCommit.write_now
 
-    def watched(self: GroupCommit, given: Sequence[Row], done: Done) -> None:
+    def watched(self: GroupCommit, given: Sequence[Row]) -> bool:
         rows.extend(given)
-        submit(self, given, done)
+        return write_now(self, given)
 
-    monkeypatch.setattr(GroupCommit, "submit", watched)
+    monkeypatch.setattr(GroupCommit, "write_now", watched)
     for _ in range(2):  # the second from the cache
         answer = client.post("/predict", json=body | change).json()
         record = log.get(answer["prediction_id"])
@@ -425,28 +426,113 @@ def test_what_comes_in_during_a_commit_is_put_on_record_together_after_it(
         assert [answer.result(10).status_code for answer in answers] == [200] * 8
 
 
-def test_the_network_is_looked_at_again_while_that_brings_in_more(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
+def test_a_few_are_written_by_the_loop_itself_and_many_by_the_writer(
+    client: TestClient, body: Body, log: PredictionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    here: list[int] = []
+    there: list[int] = []
+    write_now, submit = GroupCommit.write_now, GroupCommit.submit
+
+    def watch_here(self: GroupCommit, rows: Sequence[Row]) -> bool:
+        here.append(len(rows))
+        return write_now(self, rows)
+
+    def watch_there(self: GroupCommit, rows: Sequence[Row], done: Done) -> None:
+        there.append(len(rows))
+        submit(self, rows, done)
+
+    monkeypatch.setattr(GroupCommit, "write_now", watch_here)
+    monkeypatch.setattr(GroupCommit, "submit", watch_there)
+    first = client.post("/predict", json=body)
+    on_sqlite = client.app.state.service.settings.predictions_url.startswith("sqlite")  # type: ignore[attr-defined]  # it is our app
+    assert (here, there) == ([1], [] if on_sqlite else [1])
+    there.clear()
+    monkeypatch.setattr(desk, "_ENOUGH", 1)
+    second = client.post("/predict", json=body)
+    assert (here, there) == ([1], [1])
+    assert log.count() == len({first.json()["prediction_id"], second.json()["prediction_id"]}) == 2
+
+
+def test_an_answer_that_goes_out_before_its_commit_never_waits_for_one(
+    serve: Serve, settings: Settings, body: Body, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serve(settings=changed(settings, "log", mode="async"))
+
+    def never(_group: GroupCommit, _rows: Sequence[Row]) -> bool:
+        raise AssertionError
+
+    monkeypatch.setattr(GroupCommit, "write_now", never)
+    assert client.post("/predict", json=body).status_code == 200
+
+
+class Looks:
+    """An event loop that runs nothing, and remembers what it should have run."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+
+    def call_soon(self, *what: Any) -> None:  # noqa: ANN401  # a function and what it is given
+        self.asked.append(what)
+
+    def turn(self) -> None:
+        function, *given = self.asked.pop()
+        function(*given)
+
+
+@pytest.fixture
+def idle(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Looks, list[int]]:
+    """A desk whose loop stands still, that loop, and how many it answered at a time."""
     assert isinstance(client.app, FastAPI)
-    seated = client.app.state.desk
-    looks: list[tuple[Any, ...]] = []
-
-    class Loop:
-        def call_soon(self, *what: Any) -> None:  # noqa: ANN401  # a function and what it is given
-            looks.append(what)
-
+    seated, looks = client.app.state.desk, Looks()
     answered: list[int] = []
-    monkeypatch.setattr(seated, "_loop", Loop())
-    waiting: list[object] = seated._waiting  # noqa: SLF001  # a turn of the desk is looked into
-    monkeypatch.setattr(seated, "_answer_waiting", lambda: answered.append(len(waiting)))
-    for came in (3, 2, 0):
-        waiting.extend([object()] * came)
-        before = looks[-1][1] if looks else 0
-        seated._gather(before)  # noqa: SLF001  # likewise
-    assert [seen for _, seen in looks] == [3, 5]
+    monkeypatch.setattr(seated, "_loop", looks)
+
+    def answer() -> None:
+        seated._begun = False  # noqa: SLF001  # as it does itself
+        answered.append(len(seated._waiting))  # noqa: SLF001
+        seated._waiting.clear()  # noqa: SLF001
+
+    monkeypatch.setattr(seated, "_answer_waiting", answer)
+    return seated, looks, answered
+
+
+def test_those_who_were_answered_together_have_a_moment_to_ask_together(
+    idle: tuple[Any, Looks, list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seated, looks, answered = idle
+    monkeypatch.setattr(desk, "_COME_BACK_S", 1000.0)
+    seated._gather_after(5)  # noqa: SLF001  # a turn of the desk is looked into
+    for came in (2, 0, 3):
+        seated._waiting.extend([object()] * came)  # noqa: SLF001  # a turn of the desk is looked into
+        looks.turn()
     assert answered == [5]
-    waiting.clear()
+    assert not looks.asked
+
+
+def test_nobody_waits_longer_than_that_moment_for_those_who_do_not_ask_again(
+    idle: tuple[Any, Looks, list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seated, looks, answered = idle
+    monkeypatch.setattr(desk, "_COME_BACK_S", 0.0)
+    seated._gather_after(5)  # noqa: SLF001  # a turn of the desk is looked into
+    seated._waiting.append(object())  # noqa: SLF001  # a turn of the desk is looked into
+    looks.turn()
+    assert answered == [1]
+    seated._gather_after(5)  # noqa: SLF001  # a turn of the desk is looked into
+    looks.turn()  # nobody came
+    assert answered == [1]
+    assert not looks.asked
+    assert not seated._begun  # noqa: SLF001  # a turn of the desk is looked into
+
+
+def test_one_alone_is_waited_for_by_nobody(
+    idle: tuple[Any, Looks, list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seated, looks, _ = idle
+    monkeypatch.setattr(desk, "_COME_BACK_S", 1000.0)
+    seated._gather_after(1)  # noqa: SLF001  # a turn of the desk is looked into
+    looks.turn()
+    assert not looks.asked
 
 
 def test_a_challenger_of_other_features_or_assets_is_not_asked(package: ModelPackage) -> None:

@@ -90,6 +90,7 @@ class Running:
     thread: threading.Thread
     slow: threading.Event
     """Set when the answer of /slow may go out."""
+    protocol: type[HotProtocol]
     opened: list[socket.socket] = field(default_factory=list)
 
     def connect(self) -> Connection:
@@ -140,7 +141,7 @@ def _run(service: Service, arrival_timeout_s: float) -> Running:
     )
     thread.start()
     assert ready.wait(PATIENCE_S)
-    return Running(listener.getsockname()[1], stop, service, thread, may_answer)
+    return Running(listener.getsockname()[1], stop, service, thread, may_answer, protocol)
 
 
 def _serve(
@@ -433,6 +434,7 @@ def test_a_server_that_is_told_to_stop_answers_what_is_under_way(
         handed_over.set()
 
     monkeypatch.setattr(GroupCommit, "submit", later)
+    monkeypatch.setattr(GroupCommit, "write_now", lambda _group, _rows: False)
     idle, busy, slow = running.connect(), running.connect(), running.connect()
     idle.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
     idle.answer()
@@ -462,6 +464,20 @@ def test_both_ways_are_counted_alike(running: Running, content: bytes) -> None:
         labels = {"method": "POST", "path": "/predict", "status": status}
         assert running.sample("http_request_duration_seconds_count", **labels) == times
     assert running.sample("http_requests_in_flight") == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "kept"), [(("one", "two"), "two"), (("one", "o n e"), None), (("?", "two"), "two")]
+)
+def test_of_two_request_ids_the_last_one_counts_on_both_ways(
+    running: Running, content: bytes, names: tuple[str, ...], kept: str | None
+) -> None:
+    connection = running.connect()
+    for path in ("/predict", "/predict?"):
+        sent = request(content, *(f"X-Request-ID: {name}" for name in names), path=path)
+        connection.send(sent)
+        given = connection.answer().headers["x-request-id"]
+        assert given == kept if kept else given not in names
 
 
 FEATURES = (
@@ -508,3 +524,86 @@ def test_both_ways_give_the_same_documents_and_headers(
         assert long.headers["x-request-id"] == name
     else:
         assert len(short.headers["x-request-id"]) == len(long.headers["x-request-id"]) == 36
+
+
+def known_heads(running: Running) -> dict[bytes, Any]:
+    return running.protocol._known  # noqa: SLF001  # what it remembers is looked at
+
+
+def test_a_head_that_was_read_before_leads_the_same_way(
+    running: Running, body: dict[str, object]
+) -> None:
+    connection, other = running.connect(), running.connect()
+    sent = [json.dumps(body | {"delta_T_C": value}).encode() for value in (11.5, 12.5, 13.5, 14.5)]
+    answers = []
+    for content in sent:
+        connection.send(request(content))
+        answers.append(connection.answer())
+    assert len(known_heads(running)) == 1
+    for content, first in zip(sent, answers, strict=True):
+        other.send(request(content))
+        again = other.answer()
+        assert (first.status, again.status) == (200, 200)
+        assert again.json["capacity_ah"] == first.json["capacity_ah"]
+        assert again.json["cached"]
+    assert len({answer.json["prediction_id"] for answer in answers}) == len(sent)
+    assert running.sample("http_requests_in_flight") == 0
+
+
+def test_a_known_head_with_another_body_than_it_says_goes_to_the_parser(
+    running: Running, content: bytes
+) -> None:
+    connection = running.connect()
+    for _ in range(3):
+        connection.send(request(content))
+        assert connection.answer().status == 200
+    whole = request(content)
+    connection.send(whole[:-5])  # its end is still to come
+    time.sleep(0.02)
+    connection.send(whole[-5:])
+    assert connection.answer().status == 200
+    connection.send(whole + whole)  # two at once
+    assert [connection.answer().status for _ in range(2)] == [200, 200]
+    connection.send(whole + b"no request of HTTP")
+    assert connection.answer().status == 200
+
+
+def test_the_rest_of_a_head_is_not_taken_for_a_head(running: Running, content: bytes) -> None:
+    connection = running.connect()
+    connection.send(request(content))
+    assert connection.answer().status == 200
+    whole = request(content)
+    for _ in range(2):
+        connection.send(whole[:7])
+        time.sleep(0.02)
+        connection.send(whole[7:])
+        assert connection.answer().status == 200
+    stranger = running.connect()
+    stranger.send(request(content))
+    assert stranger.answer().status == 200
+    stranger.send(whole[7:])
+    assert stranger.answer().status == 400
+
+
+def test_heads_that_say_who_asked_or_that_nothing_follows_are_not_remembered(
+    running: Running, content: bytes
+) -> None:
+    connection = running.connect()
+    for number in range(3):
+        connection.send(request(content, f"X-Request-ID: {number}"))
+        assert connection.answer().headers["x-request-id"] == str(number)
+    connection.send(request(content, "Connection: close"))
+    assert connection.answer().status == 200
+    assert not known_heads(running)
+
+
+def test_no_more_heads_are_remembered_than_may_be(
+    running: Running, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batteryops.serving.protocol._MOST_HEADS", 3)
+    connection = running.connect()
+    for number in range(12):
+        connection.send(request(content, f"Authorization: Bearer {number}"))
+        assert connection.answer().status == 200
+        assert len(known_heads(running)) <= 3
+    assert known_heads(running)

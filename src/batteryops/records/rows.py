@@ -27,7 +27,9 @@ JSON (`features`, `outside`, `contributions`) hold its text. `answered_at` is UT
 looked at again: who builds rows has checked what `PredictionRecord` checks.
 """
 
-_TOGETHER: Final = 32  # rows that one statement inserts on SQLite
+TOGETHER: Final = 32
+"""Rows that one statement inserts on SQLite, at most."""
+
 _BAD_ROW: Final = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError,
                    sqlite3.InterfaceError, TypeError, ValueError, OverflowError)  # fmt: skip
 _BAD_ROW_STATES: Final = (b"22", b"23")  # PostgreSQL: data exception, integrity violation
@@ -113,6 +115,11 @@ def row_writer(database: Database) -> RowWriter:
         raise database.failure(error) from error
 
 
+def insert_together(cursor: sqlite3.Cursor, rows: Sequence[Row]) -> None:
+    """Insert up to `TOGETHER` rows by one statement: a transaction where none is open."""
+    cursor.execute(_sqlite_insert(len(rows)), tuple(chain.from_iterable(rows)))
+
+
 class _SqliteRows:
     """One INSERT of many rows, which is a transaction by itself: a single call of the driver.
 
@@ -128,11 +135,10 @@ class _SqliteRows:
 
     def write(self, rows: Sequence[Row]) -> None:
         self._database.refuse_if_removed()
-        execute = self._cursor.execute
         try:
             with self._database.turn:
-                if len(rows) <= _TOGETHER:
-                    execute(_sqlite_insert(len(rows)), tuple(chain.from_iterable(rows)))
+                if len(rows) <= TOGETHER:
+                    insert_together(self._cursor, rows)
                 else:
                     self._in_one(lambda: self._by_many(rows))
         except _BAD_ROW as error:
@@ -146,14 +152,13 @@ class _SqliteRows:
         return refused
 
     def _by_many(self, rows: Sequence[Row]) -> None:
-        for start in range(0, len(rows), _TOGETHER):
-            some = rows[start : start + _TOGETHER]
-            self._cursor.execute(_sqlite_insert(len(some)), tuple(chain.from_iterable(some)))
+        for start in range(0, len(rows), TOGETHER):
+            insert_together(self._cursor, rows[start : start + TOGETHER])
 
     def _each(self, rows: Sequence[Row], refused: dict[int, Exception]) -> None:
         for at, row in enumerate(rows):
             try:
-                self._cursor.execute(_sqlite_insert(1), row)
+                insert_together(self._cursor, (row,))
             except _BAD_ROW as error:  # undoes this statement alone
                 refused[at] = error
 
@@ -220,7 +225,7 @@ class _PostgresqlRows:
             self._connection.close()
 
 
-@lru_cache(_TOGETHER)
+@lru_cache(TOGETHER)
 def _sqlite_insert(n_rows: int) -> str:
     one = f"({','.join('?' * len(ROW_COLUMNS))})"
     values = ",".join([one] * n_rows)

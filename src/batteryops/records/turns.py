@@ -29,9 +29,7 @@ class Turn:
     def __enter__(self) -> Self:
         self._threads.acquire()
         try:
-            if self._descriptor is None:
-                self._descriptor = os.open(self._beside, os.O_RDWR | os.O_CREAT, 0o644)
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            self._lock(fcntl.LOCK_EX)
         except OSError:
             self._forget()
         except BaseException:
@@ -45,6 +43,26 @@ class Turn:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.give_back()
+
+    def take_if_free(self) -> bool:
+        """Take the turn where nobody has it, without waiting; then `give_back` ends it."""
+        if not self._threads.acquire(blocking=False):
+            return False
+        try:
+            self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # another process has it
+            self._threads.release()
+            return False
+        except OSError:
+            self._forget()
+        except BaseException:
+            self._threads.release()
+            raise
+        return True
+
+    def give_back(self) -> None:
+        """End a turn that was taken."""
         try:
             if self._descriptor is not None:
                 fcntl.flock(self._descriptor, fcntl.LOCK_UN)
@@ -57,6 +75,11 @@ class Turn:
         """Give the file back; the next turn opens it again."""
         with self._threads:
             self._forget()
+
+    def _lock(self, how: int) -> None:
+        if self._descriptor is None:
+            self._descriptor = os.open(self._beside, os.O_RDWR | os.O_CREAT, 0o644)
+        fcntl.flock(self._descriptor, how)
 
     def _forget(self) -> None:
         if self._descriptor is not None:

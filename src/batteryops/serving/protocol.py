@@ -12,7 +12,7 @@ holds what is relied upon.
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Self
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -43,7 +43,16 @@ _CLOSE: Final = b"connection: close\r\n"
 _CLOSING: Final = {"Connection": "close"}
 _CLIENT_LEFT: Final = 499  # as the envelope counts it
 _HEAD_BYTES: Final = 65_536
+_HEAD_END: Final = b"\r\n\r\n"
+_MOST_HEADS: Final = 1024  # that are known; the lengths of bodies and the keys of callers vary
 _LINGER_S: Final = 5.0  # for what a client still sends when it has its refusal already
+
+
+class _Head(NamedTuple):
+    """What the parser made of the first bytes of a request on the short way."""
+
+    headers: "Mapping[bytes, bytes]"
+    body_bytes: int
 
 
 class _Outlet:
@@ -101,9 +110,9 @@ class HotRequest:
 
     message_event: ClassVar = _Unheard()
 
-    def __init__(self, protocol: "HotProtocol", headers: dict[bytes, bytes]) -> None:
+    def __init__(self, protocol: "HotProtocol", headers: "Mapping[bytes, bytes]") -> None:
         self.protocol = protocol
-        self.headers: Mapping[bytes, bytes] = headers
+        self.headers = headers
         self.arrived = time.perf_counter()
         self.content = b""
         self.more_body = True
@@ -171,6 +180,7 @@ class HotProtocol(HttpToolsProtocol):
     short_path: ClassVar[bytes | None] = PATH
 
     _lines_of: ClassVar[tuple[object, bytes]] = (None, b"")
+    _known: ClassVar[dict[bytes, _Head]] = {}
 
     @classmethod
     def configured(
@@ -194,6 +204,7 @@ class HotProtocol(HttpToolsProtocol):
             "body_bytes": body_bytes,
             "arrival_timeout_s": arrival_timeout_s,
             "short_path": PATH if short_way else None,
+            "_known": {},
         }
         return type(cls.__name__, (cls,), given)
 
@@ -226,9 +237,10 @@ class HotProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; a request that has come in part must come as a whole soon."""
-        if self._outlet.lingers:
+        if self._outlet.lingers or self._takes_known(data):
             return
         only_head = self._in_head
+        at_its_start = only_head and not self._arriving
         self._head_ended = False
         self._unset_keepalive_if_required()
         try:
@@ -251,8 +263,46 @@ class HotProtocol(HttpToolsProtocol):
         if self._arriving:
             if self._patience is None:
                 self._wait()
-        elif self._patience is not None:
-            self._wait_no_more()
+        else:
+            if self._patience is not None:
+                self._wait_no_more()
+            if at_its_start:
+                self._know(data)
+
+    def _takes_known(self, data: bytes) -> bool:
+        """Take a whole request whose head is, byte for byte, one that the parser has read before.
+
+        A caller sends the same head with every request of a connection, and the parser calls back
+        eleven times for it.
+        """
+        if self._arriving or not self._in_head:
+            return False
+        end = data.find(_HEAD_END) + len(_HEAD_END)
+        head = self._known.get(data[:end])
+        if head is None or head.body_bytes != len(data) - end:
+            return False
+        if self.cycle is not None and not self.cycle.response_complete:
+            return False
+        self._unset_keepalive_if_required()
+        hot = self._on_short_way(head.headers)
+        hot.content = data[end:]
+        hot.more_body = False
+        self.desk.ask(hot)
+        return True
+
+    def _know(self, data: bytes) -> None:
+        """Remember the head of a request that came as a whole, and went the short way."""
+        hot: object = self.cycle
+        if (
+            isinstance(hot, HotRequest)
+            and hot.keep_alive
+            and b"x-request-id" not in hot.headers  # which is another one every time
+        ):
+            end = data.find(_HEAD_END) + len(_HEAD_END)
+            if len(data) - end == len(hot.content):
+                if len(self._known) >= _MOST_HEADS:
+                    self._known.clear()
+                self._known[data[:end]] = _Head(hot.headers, len(hot.content))
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -273,13 +323,16 @@ class HotProtocol(HttpToolsProtocol):
             and self.parser.get_method() == b"POST"
             and self.parser.get_http_version() == "1.1"
         ):
-            headers = {name: value for name, value in self.headers if name in _READ}
-            hot = HotRequest(self, headers)
+            hot = self._on_short_way({name: value for name, value in self.headers if name in _READ})
             hot.keep_alive = self.parser.should_keep_alive()
-            self.cycle = hot  # type: ignore[assignment] # it has what the protocol asks of a cycle
-            self.metrics.in_flight.inc()
         else:
             super().on_headers_complete()
+
+    def _on_short_way(self, headers: "Mapping[bytes, bytes]") -> HotRequest:
+        hot = HotRequest(self, headers)
+        self.cycle = hot  # type: ignore[assignment] # it has what the protocol asks of a cycle
+        self.metrics.in_flight.inc()
+        return hot
 
     def on_body(self, body: bytes) -> None:
         """Keep the body, or a refusal of it."""
