@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -159,6 +161,35 @@ def test_a_worker_that_cannot_start_says_why(here: Settings, deployment: Deploym
         )
         with pytest.raises(BatteryOpsError, match="nowhere"):
             supervisor.run(lambda: None)
+
+
+INTERRUPTED_EVERYWHERE = """
+import signal, sys
+from batteryops.serving import supervisor
+
+watching = supervisor.Supervisor.__new__(supervisor.Supervisor)
+watching._news = supervisor._News()
+times, within = 0, False
+
+def interrupt(frame, event, argument):
+    global times, within
+    if not within:
+        times, within = times + 1, True
+        signal.raise_signal(signal.SIGTERM)
+        within = False
+
+with watching._stopped_by_signals():
+    sys.setprofile(interrupt)
+    signal.raise_signal(signal.SIGTERM)
+    sys.setprofile(None)
+assert times > 3 and watching._news.stopping, times
+"""
+
+
+def test_a_signal_that_interrupts_the_handler_of_another_does_not_wait_for_it() -> None:
+    """`timeout` sends SIGTERM twice at once: to its child, and to the group that this is in."""
+    command = [sys.executable, "-c", INTERRUPTED_EVERYWHERE]
+    subprocess.run(command, check=True, timeout=60)  # noqa: S603 - a test's own words
 
 
 def test_one_that_follows_nothing_leaves_what_others_know_alone(

@@ -12,9 +12,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Final
 
@@ -74,8 +75,8 @@ class _Worker:
             elif said["say"] == REFRESH:
                 self._news.refresh = True
                 self._news.look.set()
-            self._news.bell.set()
-        self._news.bell.set()  # it is gone
+            self._news.ring()
+        self._news.ring()  # it is gone
 
     def stop(self) -> None:
         """Ask it to finish what it began."""
@@ -96,13 +97,29 @@ class _Worker:
 
 
 class _News:
-    """What the supervisor wakes up for."""
+    """What the supervisor wakes up for.
+
+    Signals ring the bell, and one may interrupt the handler of another anywhere: a
+    `threading.Event` that was being set would wait for itself for ever. `SimpleQueue.put` may be
+    called in the middle of itself.
+    """
 
     def __init__(self) -> None:
-        self.bell = threading.Event()
+        self._rung: SimpleQueue[None] = SimpleQueue()
         self.look = threading.Event()
         self.refresh = False
-        self.stopping = threading.Event()
+        self.stopping = False
+
+    def ring(self) -> None:
+        """Wake the supervisor up."""
+        self._rung.put(None)
+
+    def wait(self, seconds: float) -> None:
+        """Sleep until somebody rings, so long at most."""
+        with suppress(Empty):
+            self._rung.get(timeout=seconds)
+            while True:  # whoever else rang is heard too
+                self._rung.get_nowait()
 
 
 class Supervisor:
@@ -181,9 +198,8 @@ class Supervisor:
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + _STARTED_WITHIN_S
         while not all(worker.ready.is_set() for worker in self._workers.values()):
-            self._news.bell.wait(0.1)
-            self._news.bell.clear()
-            if self._news.stopping.is_set():
+            self._news.wait(0.1)
+            if self._news.stopping:
                 return
             for worker in self._workers.values():
                 if worker.process.poll() is not None:
@@ -204,10 +220,9 @@ class Supervisor:
         if self._look is not None:  # in a thread: a registry may take its time to answer
             looking = threading.Thread(target=self._keep_looking, args=(self._look,), daemon=True)
             looking.start()
-        while not self._news.stopping.is_set():
-            self._news.bell.wait(_WORKERS_S)
-            self._news.bell.clear()
-            if self._news.stopping.is_set():
+        while True:
+            self._news.wait(_WORKERS_S)
+            if self._news.stopping:
                 return
             for number, worker in list(self._workers.items()):
                 if worker.process.poll() is not None:
@@ -217,7 +232,7 @@ class Supervisor:
         while True:
             self._news.look.wait(self._settings.serving.watch_s)
             self._news.look.clear()
-            if self._news.stopping.is_set():
+            if self._news.stopping:
                 return
             try:
                 self._follow(look)
@@ -269,9 +284,8 @@ class Supervisor:
             return
 
         def stop(_number: int, _frame: FrameType | None) -> None:
-            self._news.stopping.set()
-            self._news.bell.set()
-            self._news.look.set()
+            self._news.stopping = True
+            self._news.ring()
 
         before = {number: signal.signal(number, stop) for number in _STOP_SIGNALS}
         try:
