@@ -166,6 +166,11 @@ def test_two_apps_in_one_process_count_apart(
         ("POST", "/predict/", 404, "there is nothing at /predict/"),
         ("GET", "/predict", 405, "/predict does not take GET; it takes POST"),
         ("DELETE", "/readyz", 405, "/readyz does not take DELETE; it takes GET"),
+        ("GET", "/predict/batch", 405, "/predict/batch does not take GET; it takes POST"),
+        ("POST", "/explain/1", 405, "/explain/1 does not take POST; it takes GET"),
+        ("GET", "/labels", 405, "/labels does not take GET; it takes POST"),
+        ("GET", "/admin/refresh", 405, "/admin/refresh does not take GET; it takes POST"),
+        ("POST", "/docs", 405, "/docs does not take POST; it takes GET"),
     ],
 )
 def test_a_wrong_path_or_method_is_a_problem_document(

@@ -6,7 +6,7 @@ import time
 from http import HTTPMethod
 from typing import Final
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -16,6 +16,7 @@ from batteryops.serving.metrics import Metrics
 from batteryops.serving.problems import FAILED, plain, problem_response
 
 REQUEST_ID: Final = "X-Request-ID"
+_LOWER_ID: Final = b"x-request-id"
 ACCEPTED_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 SECURITY_HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
@@ -34,8 +35,8 @@ logger = logging.getLogger(__name__)
 class Envelope:
     """ASGI middleware, outermost of the app's own.
 
-    Sets `request.state.request_id`, the caller's `X-Request-ID` when it is 1 to 128 letters,
-    digits or `._:-` and a fresh one otherwise, and `request.state.arrived` (of
+    Sets `request.state.request_id`, the caller's `X-Request-ID` (of several the last) when it is 1
+    to 128 letters, digits or `._:-` and a fresh one otherwise, and `request.state.arrived` (of
     `time.perf_counter`). An exception that nobody handled becomes a problem document of status
     500; its trace goes to the log, not out.
     """
@@ -50,8 +51,8 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         arrived = time.perf_counter()
-        given = Headers(scope=scope).get(REQUEST_ID, "")
-        request_id = given if ACCEPTED_ID.fullmatch(given.encode("latin-1")) else new_id()
+        given = dict(scope["headers"]).get(_LOWER_ID, b"")
+        request_id = given.decode() if ACCEPTED_ID.fullmatch(given) else new_id()
         scope.setdefault("state", {}).update(request_id=request_id, arrived=arrived)
         status = 0
 

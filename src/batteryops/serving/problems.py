@@ -192,6 +192,21 @@ async def answer_problem(request: Request, error: Exception) -> Response:
     )
 
 
+def as_v2_error(request: Request, problem: ProblemError) -> Response:
+    """A problem document with the member `error`, as the Open Inference Protocol wants it."""
+    content = problem_content(
+        problem.kind, problem.detail, request.state.request_id, errors=problem.errors
+    )
+    faults = [fault["detail"] for fault in problem.errors]
+    told = orjson.loads(content) | {"error": "; ".join([problem.detail, *faults])}
+    return Response(
+        orjson.dumps(told),
+        status_code=problem.kind.status,
+        headers=problem.headers,
+        media_type=MEDIA_TYPE,
+    )
+
+
 async def answer_http_exception(request: Request, error: Exception) -> Response:
     """Exception handler for what the router raises: no such path, no such method."""
     assert isinstance(error, HTTPException)  # noqa: S101  # registered for nothing else
@@ -204,4 +219,7 @@ async def answer_http_exception(request: Request, error: Exception) -> Response:
         detail = f"{path} does not take {request.method}; it takes {allowed}"
     else:
         detail = str(error.detail)
-    return problem_response(kind, detail, request.state.request_id, headers=error.headers)
+    problem = ProblemError(kind, detail, headers=error.headers)
+    if f"{path}/".startswith("/v2/"):
+        return as_v2_error(request, problem)
+    return await answer_problem(request, problem)
