@@ -2,8 +2,10 @@
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
+from typing import Final
 
 from batteryops.errors import PackageError, RecordsError, RegistryError
 from batteryops.lifecycle.loading import load_model, open_registry
@@ -17,6 +19,8 @@ from batteryops.serving.watch import RegistryWatcher
 from batteryops.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+_PATIENCE: Final = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
 def serve_model(  # noqa: PLR0913 - what, where, for whom
@@ -47,6 +51,7 @@ def serve_model(  # noqa: PLR0913 - what, where, for whom
         SettingsError: the address cannot be listened on.
     """
     log_as_json()
+    _be_impatient()
     _look_at_doors(settings, insecure=insecure)
     with listen(host, port) as listener:
         deployment, look = _to_serve(model, settings)
@@ -75,6 +80,16 @@ def _to_serve(model: str, settings: Settings) -> tuple[Deployment, Look | None]:
         version = known.champion.version
         logger.warning("serving what was served last, version %s: %s", version, error)
         return watcher.look(known), watcher.look
+
+
+def _be_impatient() -> None:
+    """Have MLflow's client give up within seconds, where the user does not say otherwise.
+
+    By itself it tries eight times, with minutes between: so long nobody would be told that the
+    registry does not answer, nor could have it looked at again.
+    """
+    for name, value in _PATIENCE.items():
+        os.environ.setdefault(name, value)
 
 
 def _look_at_doors(settings: Settings, *, insecure: bool) -> None:
