@@ -24,7 +24,7 @@ from batteryops.lifecycle.trip_mappings import (
 )
 from batteryops.models import boosting
 from batteryops.models.algorithms import Boosted
-from batteryops.models.domain import fit_domain
+from batteryops.models.domain_fit import fit_domain
 from batteryops.settings import Settings, load_settings
 from batteryops.telemetry.trips import trips as read_trips
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from batteryops.errors import DataError, PackageError
-from batteryops.models.domain import Domain, fit_domain, held_out_distances
+from batteryops.models.domain import Domain
+from batteryops.models.domain_fit import fit_domain, held_out_distances
 
 NAMES = ("voltage", "seconds", "optional")
 

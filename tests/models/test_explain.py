@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from batteryops.errors import DataError, PackageError
 from batteryops.features.views import get_view
 from batteryops.models.compact_trees import pack, unpack
-from batteryops.models.domain import fit_domain
+from batteryops.models.domain_fit import fit_domain
 from batteryops.models.explain import contributions, is_explainable
 from batteryops.models.intervals import Intervals
 from batteryops.models.manifest import ChosenAlgorithm

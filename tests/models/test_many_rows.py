@@ -8,7 +8,7 @@ import pytest
 
 from batteryops.features.views import get_view
 from batteryops.models import boosting
-from batteryops.models.domain import fit_domain
+from batteryops.models.domain_fit import fit_domain
 from batteryops.models.intervals import Intervals
 from batteryops.models.manifest import ChosenAlgorithm
 from batteryops.models.many_rows import Neighbours, estimate_columns

@@ -25,7 +25,7 @@ from batteryops.models import package_writing as module
 from batteryops.models.algorithm_onnx import to_onnx_any
 from batteryops.models.algorithms import ALGORITHMS, Boosted, Combined, Predict, Task
 from batteryops.models.boosting import fit, predict
-from batteryops.models.domain import fit_domain
+from batteryops.models.domain_fit import fit_domain
 from batteryops.models.intervals import Intervals
 from batteryops.models.manifest import MANIFEST, ChosenAlgorithm
 from batteryops.models.onnx_twin import to_onnx

@@ -9,7 +9,7 @@ import pytest
 
 from batteryops.features.views import get_view
 from batteryops.models.boosting import fit
-from batteryops.models.domain import fit_domain
+from batteryops.models.domain_fit import fit_domain
 from batteryops.models.intervals import Intervals
 from batteryops.models.manifest import ChosenAlgorithm
 from batteryops.models.onnx_twin import to_onnx

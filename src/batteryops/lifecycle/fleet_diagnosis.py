@@ -43,7 +43,8 @@ from batteryops.lifecycle.trip_mappings import (
 from batteryops.lifecycle.uncertainty import package_owners
 from batteryops.models import boosting
 from batteryops.models.algorithms import Boosted, Predict
-from batteryops.models.domain import Domain, fit_domain
+from batteryops.models.domain import Domain
+from batteryops.models.domain_fit import fit_domain
 from batteryops.schema import LABEL, Kind
 from batteryops.settings import Settings
 

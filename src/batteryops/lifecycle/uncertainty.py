@@ -13,7 +13,8 @@ from batteryops.evaluation.owners import Owners
 from batteryops.evaluation.protocol_run import Fit
 from batteryops.evaluation.protocols import CLOCK, SplitPlan, held_out_groups
 from batteryops.models.asset_baseline import ResidualProcess, fit_residual_process
-from batteryops.models.domain import Domain, fit_domain, held_out_distances
+from batteryops.models.domain import Domain
+from batteryops.models.domain_fit import fit_domain, held_out_distances
 from batteryops.models.intervals import (
     Intervals,
     calibrate,

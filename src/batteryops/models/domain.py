@@ -1,7 +1,8 @@
 """Whether a row lies inside what training covered: each feature alone, and all of them together.
 
 A model of trees answers anything; where no training row was near, its answer is the value of a leaf
-that was made for something else. Two checks, both fitted on training rows alone:
+that was made for something else. Two checks, both fitted on training rows alone, with
+the constants of `domain_fit`:
 
 * **Each feature** lies inside the range that training saw, widened by `MARGIN` of its spread. A
   feature that training never lacked is not missing, and no more are missing at a time than in some
@@ -21,8 +22,8 @@ next, and an answer that does not depend on it is not worse for it.
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, Self
 
@@ -30,31 +31,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from batteryops.errors import DataError, PackageError
-from batteryops.models.held_out import (
-    Floats,
-    fold_numbers,
-    group_codes,
-    group_weights,
-    weighted_quantile,
-)
+from batteryops.models.held_out import Floats
 
-MARGIN: Final = 0.1
-"""How far beyond training's range a feature may lie, as a share of its 5 to 95 percent spread."""
-
-CONSTANT_MARGIN: Final = 0.01
-"""The same, at least, as a share of the largest absolute value: constants need some room too."""
-
-SHARE: Final = 0.99
-"""Share of the rows of held-out groups whose distance is inside the limit."""
-
-MAX_ROWS: Final = 512
-"""Training rows that are kept to measure distances to: some microseconds' worth."""
-
-FOLDS: Final = 25
-"""Groups are held out one by one, or in so many folds."""
-
-_NORMAL_SPREAD: Final = 3.2897  # of a normal variable from 5 to 95 percent, standard deviations
-_EIGENVALUE_FLOOR: Final = 0.03  # of the mean one: bounds how much a direction of no spread weighs
 _EXPLAINED: Final = 0.5  # of the squared distance, by the features that are named
 _CHUNK: Final = 2048
 
@@ -82,7 +60,7 @@ class Position:
 
 @dataclass(frozen=True, eq=False)
 class Domain:
-    """What training covered; `fit_domain` yields it.
+    """What training covered; `domain_fit.fit_domain` yields it.
 
     Args:
         names: k features, in the order of the view.
@@ -114,6 +92,7 @@ class Domain:
         """Where one row (k,) lies; some ten microseconds.
 
         Examples:
+            >>> from batteryops.models.domain_fit import fit_domain
             >>> rng = np.random.default_rng(0)
             >>> life = rng.uniform(size=(200, 1)) * [1.0, 2.0] + rng.normal(0, 0.01, (200, 2))
             >>> domain = fit_domain(life, [f"cell {n % 20}" for n in range(200)], ["a", "b"])
@@ -150,9 +129,9 @@ class Domain:
         Raises:
             DataError: when the features are not (n, k) numbers.
         """
-        matrix = _matrix(features, len(self.names), self.checked)
-        squashed = _squashed(matrix, self.centre, self.weight)
-        distances, nearest = self._nearest(squashed)
+        matrix = as_matrix(features, len(self.names), self.checked)
+        squashed = squash(matrix, self.centre, self.weight)
+        distances, nearest = self.nearest(squashed)
         absent = np.isnan(matrix)
         too_many = absent.sum(axis=1, keepdims=True) > self._most_absent
         outside = (matrix < self.low) | (matrix > self.high)
@@ -169,6 +148,7 @@ class Domain:
         """As `look_all`, for some rows (n, k), in a third of the time where all is well with them.
 
         Examples:
+            >>> from batteryops.models.domain_fit import fit_domain
             >>> life = np.linspace(0.0, 1.0, 200)[:, None] * [1.0, 2.0]
             >>> domain = fit_domain(life, [f"cell {n % 20}" for n in range(200)], ["a", "b"])
             >>> asked = np.array([[0.5, 1.0], [0.5, 9.0]], dtype=np.float32)
@@ -204,8 +184,8 @@ class Domain:
             joint,
         )
 
-    def _nearest(self, squashed: Floats) -> tuple[Floats, NDArray[np.intp]]:
-        """Distance to the nearest kept row, and which that is."""
+    def nearest(self, squashed: Floats) -> tuple[Floats, NDArray[np.intp]]:
+        """Distance of squashed rows (n, k) to the nearest kept ones, and which these are."""
         distances = np.empty(len(squashed))
         nearest = np.empty(len(squashed), dtype=np.intp)
         for start in range(0, len(squashed), _CHUNK):
@@ -298,146 +278,14 @@ class Domain:
         return read
 
 
-def fit_domain(  # noqa: PLR0913 - rows, and what is known of them
-    features: ArrayLike,
-    groups: ArrayLike,
-    names: Sequence[str],
-    *,
-    distances: Floats | None = None,
-    checked: Collection[str] | None = None,
-    max_rows: int = MAX_ROWS,
-) -> Domain:
-    """Learn from training rows what is inside.
-
-    Args:
-        features: (n, k), NaN where missing; rows of a group in the order of its life.
-        groups: (n,), whose row it is: assets that were aged together are one.
-        names: k of them.
-        distances: what `held_out_distances` gave for the same rows; computed when None.
-        checked: the features that are looked at, one at least: those that the model depends on;
-            all when None.
-        max_rows: how many rows are kept at most, though one of each group always.
-
-    Raises:
-        DataError: when shapes disagree or there is nothing to learn from.
-    """
-    looked_at = _places(names, checked)
-    matrix = _matrix(features, len(names), looked_at)
-    codes = group_codes(groups, len(matrix))
-    domain = _cover(matrix, codes, tuple(names), looked_at, max_rows)
-    if codes.max() == 0:
-        return domain
-    if distances is None:
-        distances = held_out_distances(matrix, codes, names, checked=checked, max_rows=max_rows)
-    limit = weighted_quantile(distances, group_weights(codes), SHARE)
-    return replace(domain, limit=limit)
-
-
-def held_out_distances(
-    features: ArrayLike,
-    groups: ArrayLike,
-    names: Sequence[str],
-    *,
-    checked: Collection[str] | None = None,
-    max_rows: int = MAX_ROWS,
-) -> Floats:
-    """Distance (n,) of each row to what is covered without the row's whole group.
-
-    Args:
-        features: as `fit_domain` takes them.
-        groups: likewise; at least two different ones, or all distances are infinite.
-        names: likewise.
-        checked: likewise.
-        max_rows: likewise.
-    """
-    looked_at = _places(names, checked)
-    matrix = _matrix(features, len(names), looked_at)
-    codes = group_codes(groups, len(matrix))
-    folds = fold_numbers(codes, FOLDS)
-    distances = np.full(len(matrix), math.inf)
-    if folds.max() == 0:
-        return distances
-    for fold in range(int(folds.max()) + 1):
-        out = folds == fold
-        others = _cover(matrix[~out], codes[~out], tuple(names), looked_at, max_rows)
-        squashed = _squashed(matrix[out], others.centre, others.weight)
-        distances[out] = others._nearest(squashed)[0]  # noqa: SLF001 - of this module's own class
-    return distances
-
-
-def _cover(
-    matrix: Floats,
-    codes: NDArray[np.intp],
-    names: tuple[str, ...],
-    checked: NDArray[np.bool_],
-    max_rows: int,
-) -> Domain:
-    """What rows cover; no distance is limited yet."""
-    width = matrix.shape[1]
-    low, high = np.full(width, -math.inf), np.full(width, math.inf)
-    centre, weight = np.zeros(width), np.zeros(width)
-    for column in range(width):
-        known = matrix[np.isfinite(matrix[:, column]), column]
-        if not known.size:  # no tree can have split on it
-            continue
-        least, lower, middle, upper, largest = np.quantile(known, [0.0, 0.05, 0.5, 0.95, 1.0])
-        room = max(MARGIN * (upper - lower), CONSTANT_MARGIN * max(abs(least), abs(largest)))
-        low[column], high[column], centre[column] = least - room, largest + room, middle
-        # a few odd values among equal ones have no quantile spread, but they vary
-        spread = (upper - lower) / _NORMAL_SPREAD or float(known.std())
-        if spread > 1e-6 * max(abs(least), abs(largest)):  # otherwise the last bits of a constant
-            weight[column] = 1.0 / spread
-    squashed = _squashed(matrix, centre, weight)
-    centred = squashed - squashed.mean(axis=0)
-    values, vectors = np.linalg.eigh(centred.T @ centred / len(centred))
-    floor = _EIGENVALUE_FLOOR * float(values.sum()) / int(checked.sum())
-    mixing = vectors / np.sqrt(np.maximum(values, floor)) if floor > 0 else np.eye(width)
-    return Domain(
-        names=names,
-        low=low,
-        high=high,
-        may_lack=np.any(np.isnan(matrix), axis=0),
-        most_lacking=int(np.isnan(matrix[:, checked]).sum(axis=1).max()),
-        centre=centre,
-        weight=weight,
-        mixing=mixing,
-        rows=squashed[_spread_over_lives(codes, max_rows)],
-        limit=math.inf,
-        checked=checked,
-    )
-
-
-def _spread_over_lives(codes: NDArray[np.intp], max_rows: int) -> NDArray[np.intp]:
-    """Rows to keep: as many of each group, evenly from its first to its last."""
-    present = np.unique(codes)
-    each = max(1, max_rows // present.size)
-    kept = []
-    for code in present:
-        own = np.flatnonzero(codes == code)
-        places = np.linspace(0, own.size - 1, min(each, own.size)).round().astype(np.intp)
-        kept.append(own[places])
-    return np.concatenate(kept)
-
-
-def _squashed(matrix: Floats, centre: Floats, weight: Floats) -> Floats:
+def squash(matrix: Floats, centre: Floats, weight: Floats) -> Floats:
+    """Features (n, k) centred, scaled and squashed; 0 where missing."""
     squashed: Floats = np.arcsinh((matrix - centre) * weight)
     squashed[np.isnan(squashed)] = 0.0
     return squashed
 
 
-def _places(names: Sequence[str], checked: Collection[str] | None) -> NDArray[np.bool_]:
-    """Which features are looked at, (k,).
-
-    Raises:
-        DataError: when none is.
-    """
-    given = np.array([checked is None or name in checked for name in names], dtype=np.bool_)
-    if not given.any():
-        raise DataError(f"none of {', '.join(names)} is checked; name one feature at least")
-    return given
-
-
-def _matrix(features: ArrayLike, width: int, checked: NDArray[np.bool_]) -> Floats:
+def as_matrix(features: ArrayLike, width: int, checked: NDArray[np.bool_]) -> Floats:
     """Features (n, k) as numbers, missing where they are not looked at."""
     matrix = np.array(features, dtype=np.float64)
     if matrix.ndim != 2 or matrix.shape[1] != width:  # noqa: PLR2004 - rows and columns

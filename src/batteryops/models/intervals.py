@@ -186,7 +186,7 @@ def calibrate(
 
     Args:
         residuals_ah: (n,), measured minus predicted by a model that did not see the row's group.
-        distances: (n,), to training without the row's group, from `domain.held_out_distances`.
+        distances: (n,), to training without the row's group, from `domain_fit.held_out_distances`.
         groups: (n,), whose row it is: assets that were aged together are one.
         nominal: share of measured capacities to hold, between 0 and 1.
 

@@ -79,7 +79,7 @@ def write_package(  # noqa: PLR0913 - one argument per fact that the manifest mu
         features: (n, k) the model was fitted on; some rows are recorded with their answers.
         training_assets: whose cycles these are.
         data_fingerprint: `schema.fingerprint` of the training table.
-        domain: what the training rows cover, from `domain.fit_domain`.
+        domain: what the training rows cover, from `domain_fit.fit_domain`.
         intervals: from `intervals.calibrate`.
         documents: JSON documents by name, with or without `.json` (`gates`, `metrics`).
         attachments: further files by name, as a path to copy or as content.
