@@ -8,11 +8,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import orjson
 from fastapi import FastAPI, Request, Response
-from pydantic import ConfigDict
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import QueryParams
 
@@ -29,142 +28,30 @@ from batteryops.serving.arrival import AsgiRequest, headers_of
 from batteryops.serving.body import read_object
 from batteryops.serving.commit import on_record, records_unavailable
 from batteryops.serving.explainer import Explanation
+from batteryops.serving.explanation_documents import EXPLAIN, WORDS, RecordedExplanation, problems
 from batteryops.serving.faults import VEHICLE
 from batteryops.serving.lineup import Lineup
 from batteryops.serving.live_model import LiveModel, Row
 from batteryops.serving.logs import REQUEST_ID
 from batteryops.serving.problems import (
-    EXPLAINER_BUSY,
     FAILED,
-    FORBIDDEN,
     INVALID_REQUEST,
     MODEL_NOT_HERE,
     NOT_EXPLAINABLE,
-    RATE_LIMITED,
-    RECORDS_UNAVAILABLE,
-    UNAUTHENTICATED,
     UNKNOWN_PREDICTION,
     ProblemError,
     plain,
 )
 from batteryops.serving.service import Service
 
-__all__ = [
-    "NOT_A_BOOSTER",
-    "PARAMETERS",
-    "ExplainedPrediction",
-    "add_explanation_routes",
-    "asks_why",
-    "explained",
-]
+__all__ = ["add_explanation_routes", "asks_why", "explained"]
 
 logger = logging.getLogger(__name__)
 
-_EXPLAIN: Final = "explain"
-_WORDS: Final = {"true": True, "false": False}
 _ID: Final = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(:(0|[1-9][0-9]{0,8}))?"
 )
 _PACKAGES: Final = 4  # of versions that are not in service any more, kept loaded
-
-PARAMETERS: Final[list[dict[str, Any]]] = [
-    {
-        "name": _EXPLAIN,
-        "in": "query",
-        "required": False,
-        "description": "Also tell what each feature adds to the answer; it takes some "
-        "milliseconds longer. Contributions are on record with the answer.",
-        "schema": {"type": "string", "enum": list(_WORDS), "default": "false"},
-    }
-]
-"""OpenAPI's parameters of `POST /predict`."""
-
-NOT_A_BOOSTER: Final = (
-    "version 4 answers by ridge; only a model that is one XGBoost booster can be explained: ask "
-    "without an explanation"
-)
-"""An example of what is told of a model that cannot be explained."""
-
-_TOLD: Final[dict[str, Any]] = {
-    "base_ah": 1.6021,
-    "contributions": {
-        "discharge_time_s": 0.1904,
-        "voltage_drop_time_s": 0.0516,
-        "temperature_C_mean": -0.0102,
-        "current_A_mean": 0.0021,
-        "voltage_V_mean": -0.0009,
-        "delta_T_C": 0.0003,
-        "temperature_C_max": 0.0,
-    },
-}
-_VALUES: Final[dict[str, Any]] = {
-    "voltage_V_mean": 3.53,
-    "current_A_mean": -1.82,
-    "temperature_C_mean": 32.6,
-    "temperature_C_max": 39.0,
-    "discharge_time_s": 3690.0,
-    "delta_T_C": 14.7,
-    "voltage_drop_time_s": 2713.0,
-}
-
-
-class Contributions(documents.Document):
-    """Where a prediction comes from: base and contributions add up to it within 1e-5 Ah."""
-
-    model_config = ConfigDict(json_schema_extra={"example": _TOLD})
-
-    base_ah: float
-    """What the model says on average."""
-    contributions: dict[str, float]
-    """What each feature adds to that, in Ah (SHAP values); the largest first."""
-
-
-class ExplainedPrediction(documents.Prediction):
-    """An answer to `?explain=true`."""
-
-    explanation: Contributions | None
-    """Null where the number is withheld: `GET /explain/{prediction_id}` tells it."""
-
-
-class RecordedExplanation(Contributions):
-    """What led to an answer on record, by the version that gave it."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "prediction_id": "019ba7c4-0d5e-7c1a-b6f0-5d3a4b7c9e21",
-                "model_version": "3",
-                "package_fingerprint": "9f2c" * 16,
-                "vehicle_id": "B0005",
-                "features": _VALUES,
-                "status": "ok",
-                "capacity_ah": 1.8354,
-                **_TOLD,
-                "recomputed_ah": 1.8354,
-                "difference_ah": 0.0,
-                "baseline": None,
-                "remark": None,
-            }
-        }
-    )
-
-    prediction_id: str
-    model_version: str
-    package_fingerprint: str
-    vehicle_id: str
-    features: dict[str, float | None]
-    status: Literal["ok", "out_of_domain", "unknown"]
-    """As it was then; with `out_of_domain` nothing here is to be relied on."""
-    capacity_ah: float
-    """On record."""
-    recomputed_ah: float
-    """What the model says now, to which base and contributions add up."""
-    difference_ah: float
-    """`recomputed_ah` less `capacity_ah`."""
-    baseline: str | None
-    """Version of the asset's own baseline that corrected the answer."""
-    remark: str | None
-    """That such a correction is not part of the model, and not explained."""
 
 
 def add_explanation_routes(app: FastAPI, service: Service) -> None:
@@ -174,7 +61,7 @@ def add_explanation_routes(app: FastAPI, service: Service) -> None:
         "/explain/{prediction_id}",  # noqa: FAST003 - a parameter would promise FastAPI's own 422
         summary="Explain an answer that is on record, by the model version that gave it",
         response_model=RecordedExplanation,
-        responses=_problems(),
+        responses=problems(),
         openapi_extra={
             "security": documents.SECURITY,
             "parameters": [
@@ -202,16 +89,16 @@ def asks_why(query: QueryParams) -> bool:
     Raises:
         ProblemError: it asks for anything else.
     """
-    unknown = sorted(query.keys() - {_EXPLAIN})
-    given = query.getlist(_EXPLAIN)
+    unknown = sorted(query.keys() - {EXPLAIN})
+    given = query.getlist(EXPLAIN)
     if not unknown and not given:
         return False
-    if unknown or len(given) > 1 or given[0] not in _WORDS:
-        told = f"unknown parameter {unknown[0][:64]!r}" if unknown else f"{_EXPLAIN}={given[0]:.64}"
+    if unknown or len(given) > 1 or given[0] not in WORDS:
+        told = f"unknown parameter {unknown[0][:64]!r}" if unknown else f"{EXPLAIN}={given[0]:.64}"
         raise ProblemError(
             INVALID_REQUEST, f"the query holds {told}; expected nothing or explain=true"
         )
-    return _WORDS[given[0]]
+    return WORDS[given[0]]
 
 
 async def explained(service: Service, asked: AsgiRequest) -> dict[str, Any]:
@@ -418,25 +305,3 @@ def _fails(error: PackageError, version: str, request_id: str) -> ProblemError:
 
 def _json(told: dict[str, Any]) -> Response:
     return Response(orjson.dumps(told), media_type="application/json")
-
-
-def _problems() -> dict[int | str, dict[str, Any]]:
-    problem = documents.problem
-    return documents.problem_responses(
-        problem(UNAUTHENTICATED, "expected a header Authorization: Bearer KEY; there is none"),
-        problem(FORBIDDEN, "the API key 'depot' has no scope 'predict', only label"),
-        problem(
-            UNKNOWN_PREDICTION,
-            "no answer has the identifier '42'; expected the prediction_id of one",
-        ),
-        problem(NOT_EXPLAINABLE, NOT_A_BOOSTER),
-        problem(
-            MODEL_NOT_HERE,
-            "version 2 with fingerprint 9f2c9f2c9f2c is not in service here, and not whole in the "
-            "server's folder of packages; `batteryops predict FILE --model 2` on the server's "
-            "machine fetches it",
-        ),
-        problem(RATE_LIMITED, "the API key 'depot' has asked too often; ask again in 0.2 s"),
-        problem(EXPLAINER_BUSY, "256 explanations are under way, and at most 256 may be"),
-        problem(RECORDS_UNAVAILABLE, "the prediction log is not usable: database is locked"),
-    )
