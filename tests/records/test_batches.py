@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from batteryops.errors import RecordsError
-from batteryops.records.batches import BatchVersion, PredictionBatch
+from batteryops.records.batches import BatchVersion, PredictionBatch, versions_from_json
 from batteryops.records.frames import FRAME
 from batteryops.records.identifiers import new_id, uuid7
 from batteryops.records.predictions import PredictionLog, PredictionRecord
@@ -88,6 +88,23 @@ def single(at: datetime, number: int = 0) -> PredictionRecord:
 def log(url: str) -> Iterator[PredictionLog]:
     with PredictionLog(url) as opened:
         yield opened
+
+
+def test_a_version_that_was_not_served_is_told_from_one_that_was(log: PredictionLog) -> None:
+    unheard = (VERSIONS[0], replace(VERSIONS[1], served=False))
+    one = batch(model_versions=unheard)
+    log.append_batch(one)
+    first, last = log.get(f"{one.batch_id}:0"), log.get(f"{one.batch_id}:2")
+    assert first is not None
+    assert last is not None
+    assert (first.served, last.served) == (True, False)
+    (frame,) = log.frames(NOW, NOW + timedelta(seconds=1))
+    assert frame["served"].to_list() == [True, False]
+
+
+def test_what_batches_said_of_versions_before_there_were_shadows_is_read() -> None:
+    kept = [{"version": "3", "role": "champion", "fingerprint": "ab" * 32}]
+    assert versions_from_json(kept) == VERSIONS[:1]
 
 
 def test_a_row_of_a_batch_is_read_back_as_a_prediction(log: PredictionLog) -> None:

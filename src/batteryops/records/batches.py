@@ -40,11 +40,13 @@ class BatchVersion:
         version: in the registry.
         role: what it stood for: champion, challenger.
         fingerprint: SHA-256 of its package.
+        served: whether its answers went out; False for a challenger's that only shadowed.
     """
 
     version: str
     role: str
     fingerprint: str
+    served: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,7 @@ class PredictionBatch:
         if values["capacity_ah"] is None:
             return None
         by_version = {one.version: one for one in self.model_versions}
+        version = by_version[values["version"]]
         return PredictionRecord(
             prediction_id=f"{self.batch_id}:{row}",
             request_id=self.request_id,
@@ -137,7 +140,7 @@ class PredictionBatch:
             vehicle_id=values["vehicle_id"],
             model_name=self.model_name,
             model_version=values["version"],
-            package_fingerprint=by_version[values["version"]].fingerprint,
+            package_fingerprint=version.fingerprint,
             role=values["role"],
             features={name: values[name] for name in self.features},
             capacity_ah=values["capacity_ah"],
@@ -148,6 +151,7 @@ class PredictionBatch:
             status=cast("Status", values["status"]),
             outside=tuple(values["outside"] or ()),
             outside_jointly=bool(values["outside_jointly"]),
+            served=version.served,
         )
 
     def _check_answers(self) -> None:
@@ -210,5 +214,5 @@ def _holds(given: pl.DataType, expected: pl.DataType) -> bool:
 
 
 def versions_from_json(document: Any) -> tuple[BatchVersion, ...]:  # noqa: ANN401  # any JSON
-    """What `model_versions` holds, from the log."""
+    """What `model_versions` holds, from the log; batches from before shadows were all served."""
     return tuple(BatchVersion(**one) for one in document)

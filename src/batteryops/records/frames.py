@@ -79,6 +79,7 @@ def batch_frame(row: sa.Row[Any], features: Sequence[str]) -> pl.DataFrame:
     """A row of `batch_after` as a frame: those of its rows that have an answer."""
     table = read_content(row.content, row.batch_id).filter(pl.col("capacity_ah").is_not_null())
     fingerprints = {one["version"]: one["fingerprint"] for one in row.model_versions}
+    served = {one["version"]: one.get("served", True) for one in row.model_versions}
     whole = table.with_columns(
         *(pl.lit(None, pl.Float64).alias(name) for name in features if name not in table.columns),
         prediction_id=pl.format("{}:{}", pl.lit(row.batch_id), "row"),
@@ -94,7 +95,7 @@ def batch_frame(row: sa.Row[Any], features: Sequence[str]) -> pl.DataFrame:
         outside_jointly=pl.col("outside_jointly").fill_null(value=False),
         baseline=pl.lit(None, pl.String),
         cached=pl.lit(value=False),
-        served=pl.lit(value=True),
+        served=pl.col("version").replace_strict(served, default=True, return_dtype=pl.Boolean),
     )
     kinds = FRAME | dict.fromkeys(features, pl.Float64())
     return whole.select(pl.col(name).cast(kind) for name, kind in kinds.items())

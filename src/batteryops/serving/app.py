@@ -17,17 +17,15 @@ from starlette.responses import PlainTextResponse
 from batteryops import __version__
 from batteryops.serving import batch_documents, documents
 from batteryops.serving.arrival import AsgiRequest, headers_of, read_body
-from batteryops.serving.batch_routes import add_batch_routes
+from batteryops.serving.batch_routes import add_batch_routes, batches_of
 from batteryops.serving.desk import Desk
 from batteryops.serving.envelope import Envelope
-from batteryops.serving.explanations import (
+from batteryops.serving.explanation_documents import (
     NOT_A_BOOSTER,
     PARAMETERS,
     ExplainedPrediction,
-    add_explanation_routes,
-    asks_why,
-    explained,
 )
+from batteryops.serving.explanations import add_explanation_routes, asks_why, explained
 from batteryops.serving.labelling import add_label_routes
 from batteryops.serving.problems import (
     ASSET_NOT_SERVED,
@@ -97,6 +95,7 @@ def create_app(service: Service, on_desk: Callable[[Desk], None] | None = None) 
             yield
         finally:
             following.cancel()
+            await run_in_threadpool(batches_of(app, service).close)
 
     request_body = documents.request_body(service.lineup.champion)
     app = _Documented(

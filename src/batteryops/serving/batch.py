@@ -6,15 +6,17 @@ rows in pieces that all cores share. Then the whole batch is committed to the pr
 only then it is given. A row that cannot be answered is refused by itself, in the words that a
 single request would get.
 
-While a challenger shadows, batches are the champion's alone: a batch's record has no place for
-answers that were not given.
+While a challenger shadows, the batch is shown to it once the answer is on record: what it says
+becomes a batch of its own, with the same `request_id` and the same numbers of rows, that was not
+served. Nobody waits for it. A challenger that fails, or is too slow, takes nothing from anybody.
 """
 
 import asyncio
 import logging
 import os
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +44,7 @@ logger = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 2
 _WAITING: Final = 6  # each holds its body
+_SHADOWED: Final = 2  # with the challenger that shadows or waiting for it; each holds its rows
 _RETRY_S: Final = 5
 _NO_NAME: Final = f"{VEHICLE} is not a name: expected 1 to {MAX_VEHICLE_ID} printable characters"
 
@@ -78,6 +81,17 @@ class BatchAnswer:
         return self.table.height - self.n_answered
 
 
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """A batch whose answer is on record, for a challenger that shadows."""
+
+    questions: Questions
+    refused: Mapping[int, str]
+    request_id: str
+    answered_at: datetime
+    latency_ms: float
+
+
 class Batches:
     """Answers batches, few at a time.
 
@@ -92,6 +106,8 @@ class Batches:
         self._n_cores = len(os.sched_getaffinity(0))
         self._cores = ThreadPoolExecutor(self._n_cores, "rows")
         self._log = ThreadPoolExecutor(_AT_ONCE, "batch-log")
+        self._shadows = ThreadPoolExecutor(1, "batch-shadow")
+        self._shadowed = threading.BoundedSemaphore(_SHADOWED)
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -112,6 +128,11 @@ class Batches:
             yield
         finally:
             self._taken -= 1
+
+    def close(self) -> None:
+        """Finish what was begun, what is shown to a challenger too; take nothing more."""
+        for threads in (self._threads, self._log, self._shadows, self._cores):
+            threads.shutdown()
 
     async def run(self, job: Callable[[], T]) -> T:
         """Do what a batch needs in a thread, when its turn comes."""
@@ -148,15 +169,16 @@ class Batches:
         vehicles = self._vehicles(questions.vehicles, models, lineup if model is None else None)
         self._estimate(questions, vehicles, work, request_id)
         batch_id, versions, table = new_id(), work.versions(), work.logged(questions)
+        answered_at, latency_ms = datetime.now(UTC), 1000.0 * (time.perf_counter() - arrived)
         record = partial(
             PredictionBatch,
             batch_id=batch_id,
             request_id=request_id,
-            answered_at=datetime.now(UTC),
+            answered_at=answered_at,
             model_name=models[0].model_name,
             model_versions=versions,
             table=table,
-            latency_ms=1000.0 * (time.perf_counter() - arrived),
+            latency_ms=latency_ms,
         )
         committed = self._log.submit(lambda: service.log.append_batch(record()))
         try:
@@ -180,7 +202,50 @@ class Batches:
             raise failure
         for one, count in work.counts():
             service.metrics.answered(one).inc(count)
+        if model is None and lineup.shadow is not None:
+            answered = _Answered(questions, work.errors, request_id, answered_at, latency_ms)
+            self._show(lineup.shadow, answered)
         return answer, content
+
+    def _show(self, shadow: LiveModel, answered: _Answered) -> None:
+        """Have a challenger answer for the log only, some time; returns at once."""
+        if not self._shadowed.acquire(blocking=False):
+            self._service.metrics.not_shadowed.labels(shadow.version).inc(len(answered.questions))
+            return
+        try:
+            self._shadows.submit(self._answer_unheard, shadow, answered)
+        except RuntimeError:  # the server ends
+            self._shadowed.release()
+
+    def _answer_unheard(self, shadow: LiveModel, answered: _Answered) -> None:
+        """Put on record what a challenger says to the rows that were answered."""
+        questions = answered.questions
+        work = Work(len(questions), (shadow,))
+        work.errors.update(answered.refused)
+        try:
+            vehicles = self._vehicles(questions.vehicles, [shadow], None)
+            self._estimate(questions, vehicles, work, answered.request_id)
+            versions = work.versions(served=False)
+            if not versions:  # it takes other assets
+                return
+            self._service.log.append_batch(
+                PredictionBatch(
+                    batch_id=new_id(),
+                    request_id=answered.request_id,
+                    answered_at=answered.answered_at,
+                    model_name=shadow.model_name,
+                    model_versions=versions,
+                    table=work.logged(questions),
+                    latency_ms=answered.latency_ms,
+                )
+            )
+            self._service.metrics.shadowed(shadow).inc(len(questions) - len(work.errors))
+        except (ProblemError, RecordsError) as error:  # it takes other features, the log is down
+            logger.warning("version %s shadowed no batch: %s", shadow.version, error)
+        except Exception:  # the champion's answer is out
+            logger.exception("version %s, which shadows, failed on a batch", shadow.version)
+        finally:
+            self._shadowed.release()
 
     def _vehicles(
         self, names: pl.Series, models: list[LiveModel], lineup: Lineup | None

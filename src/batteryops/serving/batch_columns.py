@@ -70,10 +70,11 @@ class Work:
         counted = [(model, int((self.model == at).sum())) for at, model in enumerate(self.models)]
         return [(model, count) for model, count in counted if count]
 
-    def versions(self) -> tuple[BatchVersion, ...]:
-        """The versions that answered."""
+    def versions(self, *, served: bool = True) -> tuple[BatchVersion, ...]:
+        """The versions that answered, and whether that goes out."""
         return tuple(
-            BatchVersion(model.version, model.role, model.fingerprint) for model, _ in self.counts()
+            BatchVersion(model.version, model.role, model.fingerprint, served)
+            for model, _ in self.counts()
         )
 
     def logged(self, questions: Questions) -> pl.DataFrame:

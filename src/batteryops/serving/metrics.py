@@ -27,6 +27,7 @@ class Metrics:
         in_flight: requests that wait for their answer.
         predictions: answers given, by model version and role.
         shadows: answers of a challenger that shadows, by its version.
+        not_shadowed: rows of batches that a challenger was not shown.
         lost: answers that were given but could not be put on record, in `async` mode.
         explained: answers whose contributions followed them into the log.
         unexplained: answers whose contributions should have, and did not.
@@ -62,6 +63,12 @@ class Metrics:
         self.shadows = Counter(
             "shadow_predictions",
             "Predictions of a challenger that were put on record and not given.",
+            ("version",),
+            registry=self.registry,
+        )
+        self.not_shadowed = Counter(
+            "shadow_predictions_dropped",
+            "Rows of batches that a challenger that shadows was not shown, as it was too slow.",
             ("version",),
             registry=self.registry,
         )
