@@ -4,6 +4,7 @@ import io
 import json
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from starlette.testclient import TestClient
 
 from batteryops.errors import RecordsError
 from batteryops.models.package import ModelPackage
-from batteryops.records.predictions import PredictionLog
+from batteryops.records.predictions import PredictionBatch, PredictionLog
+from batteryops.serving.arrow_shape import END, arrow_shape
 from batteryops.serving.batch_forms import ARROW, JSON, PARQUET
 from batteryops.serving.deployment import Deployment, RoutingRule, Slot, deploy_package
 from batteryops.serving.lineup import Mode
@@ -327,13 +329,110 @@ def test_more_rows_than_may_be_sent_are_refused(
     assert "At most 3 rows" in page["description"]
 
 
+def unfolding_to(settings: Settings, most_bytes: int) -> Settings:
+    limits = settings.serving.limits.model_copy(update={"batch_unfolded_bytes": most_bytes})
+    serving = settings.serving.model_copy(update={"limits": limits})
+    return settings.model_copy(update={"serving": serving})
+
+
+@pytest.mark.parametrize("form", [ARROW, PARQUET])
+def test_a_table_that_unfolds_to_too_much_is_refused_before_it_is_unfolded(
+    serve: Callable[..., TestClient],
+    settings: Settings,
+    body: Body,
+    form: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = serve(settings=unfolding_to(settings, 2**23))
+    names = [f"{number:04}" + "x" * 40_000 for number in range(400)]  # 16 MB
+    table = pl.DataFrame([body | {"vehicle_id": name} for name in names])
+    file = io.BytesIO()
+    if form == ARROW:
+        table.write_ipc_stream(file, compression="zstd")
+    else:
+        table.write_parquet(file, compression="zstd")
+    bomb = file.getvalue()
+    assert len(bomb) < 2**18
+    read: list[int] = []
+    for name in ("read_ipc_stream", "read_parquet"):
+        whole = getattr(pl, name)
+        monkeypatch.setattr(pl, name, lambda given, whole=whole: _noted(whole(given), read))
+    refused = client.post("/predict/batch", content=bomb, headers={"Content-Type": form})
+    told = is_problem(refused, 413, "body-too-large")
+    assert "the table unfolds to 16" in told["detail"]
+    assert "expected at most 8388608" in told["detail"]
+    assert sum(read) == 0
+    assert len(unpacked(ask(client, [body] * 400, form))) == 400
+
+
+def _noted(table: pl.DataFrame, heights: list[int]) -> pl.DataFrame:
+    heights.append(table.height)
+    return table
+
+
+def test_a_stream_of_300_kilobytes_that_unfolds_to_half_a_gigabyte_is_refused(
+    client: TestClient, body: Body
+) -> None:
+    file = io.BytesIO()
+    long = [f"{number:04}" + "x" * 100_000 for number in range(100)]
+    pl.DataFrame([body | {"vehicle_id": name} for name in long]).write_ipc_stream(
+        file, compression="zstd"
+    )
+    once = file.getvalue()
+    start, end = arrow_shape(once).schema_end, len(once) - len(END)
+    bomb = once[:end] + 49 * once[start:end] + END
+    assert len(bomb) < 2**20
+    refused = client.post("/predict/batch", content=bomb, headers={"Content-Type": ARROW})
+    assert "unfolds to 50" in is_problem(refused, 413, "body-too-large")["detail"]
+
+
+@pytest.mark.parametrize("kind", [pl.String, pl.Categorical])
+@pytest.mark.parametrize("form", [ARROW, PARQUET])
+def test_one_long_name_that_many_rows_share_is_refused_by_row_and_not_kept(
+    client: TestClient,
+    body: Body,
+    form: str,
+    kind: Any,  # noqa: ANN401  # a type of Polars
+) -> None:
+    table = pl.DataFrame([body | {"vehicle_id": "x" * 10_000}] * 2000)
+    response = ask(client, table.cast({"vehicle_id": kind}), form)
+    rows = unpacked(response)
+    assert {row["vehicle_id"] for row in rows} == {None}
+    assert all("is not a name" in row["error"] for row in rows)
+
+
+def test_json_has_a_limit_of_its_own_as_others_wait_while_it_is_read(
+    serve: Callable[..., TestClient], settings: Settings, body: Body
+) -> None:
+    limits = settings.serving.limits.model_copy(update={"batch_json_bytes": 1024})
+    serving = settings.serving.model_copy(update={"limits": limits})
+    client = serve(settings=settings.model_copy(update={"serving": serving}))
+    assert len(packed([body] * 9, JSON)) > 1024
+    is_problem(ask(client, [body] * 9, JSON), 413, "body-too-large")
+    assert ask(client, [body] * 50, ARROW).status_code == 200
+    assert "1024 bytes in JSON" in client.get("/openapi.json").text
+
+
+@pytest.mark.parametrize("count", [1, 249, 250, 251, 600])
+def test_an_answer_in_json_is_whole_however_many_pieces_it_is_made_in(
+    client: TestClient, body: Body, count: int
+) -> None:
+    table = pl.DataFrame([body]).select(pl.all().repeat_by(count).explode())
+    answer = ask(client, table, ARROW, Accept=JSON)
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    told = answer.json()
+    assert (told["n_rows"], len(told["rows"])) == (count, count)
+    numbers = [int(row["prediction_id"].split(":")[1]) for row in told["rows"]]
+    assert numbers == list(range(count))
+
+
 def test_a_body_that_is_too_large_is_refused(
     serve: Callable[..., TestClient], settings: Settings, body: Body
 ) -> None:
     limits = settings.serving.limits.model_copy(update={"batch_body_bytes": 1000})
     serving = settings.serving.model_copy(update={"limits": limits})
     client = serve(settings=settings.model_copy(update={"serving": serving}))
-    is_problem(ask(client, [body] * 9), 413, "body-too-large")
+    is_problem(ask(client, [body] * 50, ARROW), 413, "body-too-large")
 
 
 def test_a_compressed_body_is_refused(client: TestClient, body: Body) -> None:
@@ -380,12 +479,90 @@ def test_a_challenger_answers_its_vehicles_rows(
         assert record.model_version == row["model_version"]
 
 
-def test_a_shadow_is_not_shown_batches(
-    serve: Callable[..., TestClient], package: ModelPackage, body: Body
+def shown(client: TestClient, log: PredictionLog, request_id: str) -> pl.DataFrame:
+    """What is on record of a request, once a challenger has seen all that it is to see."""
+    batches = client.app.state.batches  # type: ignore[attr-defined]  # FastAPI's
+    batches._shadows.submit(int).result(30)  # noqa: SLF001 - nobody else waits for it
+    now = datetime.now(UTC)
+    frames = log.frames(now - timedelta(minutes=5), now + timedelta(minutes=5))
+    return pl.concat(frames).filter(request_id=request_id)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_shadow_is_on_record_row_by_row_and_the_champions_answers_go_out(
+    serve: Callable[..., TestClient],
+    package: ModelPackage,
+    body: Body,
+    log: PredictionLog,
+    form: str,
 ) -> None:
     client = serve(deployment=two(package, "shadow", 0.5))
-    sent = [body | {"vehicle_id": f"EV-{number:04}"} for number in range(20)]
-    assert {row["role"] for row in unpacked(ask(client, sent))} == {"champion"}
+    sent = [body | {"discharge_time_s": 2500.0 + number} for number in range(20)]
+    sent[7] |= {"vehicle_id": "Zeppelin"}
+    response = ask(client, sent, form, **{"X-Request-ID": "both"})
+    rows = [row for row in unpacked(response) if row["error"] is None]
+    assert {(row["role"], row["model_version"]) for row in rows} == {("champion", "3")}
+    kept = shown(client, log, "both")
+    served, unheard = (kept.filter(served=went_out) for went_out in (True, False))
+    assert served["prediction_id"].to_list() == [row["prediction_id"] for row in rows]
+    assert set(unheard.select("role", "model_version").rows()) == {("challenger", "4")}
+    same = ("vehicle_id", "capacity_ah", "soh", "capacity_low_ah", "status", "answered_at")
+    assert unheard.select(same).equals(served.select(same))
+    number = pl.col("prediction_id").str.split(":").list.get(1)
+    assert unheard.select(number).equals(served.select(number))
+    record = log.get(unheard["prediction_id"][0])
+    assert record is not None
+    assert (record.served, record.role, record.request_id) == (False, "challenger", "both")
+    exposed = client.get("/metrics").text
+    assert 'shadow_predictions_total{version="4"} 19.0' in exposed
+    assert 'predictions_total{role="champion",version="3"} 19.0' in exposed
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("no answer"), RecordsError("disk is full")])
+def test_a_shadow_that_fails_takes_nothing_from_a_batch(  # noqa: PLR0913, PLR0917 - fixtures
+    serve: Callable[..., TestClient],
+    package: ModelPackage,
+    body: Body,
+    log: PredictionLog,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    failure: Exception,
+) -> None:
+    client = serve(deployment=two(package, "shadow", 0.5))
+    append = PredictionLog.append_batch
+
+    def fail(self: PredictionLog, batch: PredictionBatch) -> None:
+        if not batch.model_versions[0].served:
+            raise failure
+        append(self, batch)
+
+    monkeypatch.setattr(PredictionLog, "append_batch", fail)
+    for name in ("one", "two", "three", "four"):  # its place is given back each time
+        rows = unpacked(ask(client, [body], **{"X-Request-ID": name}))
+        assert [row["status"] for row in rows] == ["ok"]
+        assert shown(client, log, name)["served"].to_list() == [True]
+    assert caplog.text.count(str(failure)) == 4
+    monkeypatch.undo()
+    ask(client, [body], **{"X-Request-ID": "again"})
+    assert shown(client, log, "again")["served"].to_list() == [True, False]
+
+
+def test_a_shadow_that_is_too_slow_is_not_waited_for(
+    serve: Callable[..., TestClient],
+    package: ModelPackage,
+    body: Body,
+    log: PredictionLog,
+) -> None:
+    client = serve(deployment=two(package, "shadow", 0.5))
+    may_end = threading.Event()
+    batches = client.app.state.batches  # type: ignore[attr-defined]  # FastAPI's
+    batches._shadows.submit(may_end.wait, 30)  # noqa: SLF001 - as a slow challenger would
+    for _ in range(4):
+        assert ask(client, [body, body], **{"X-Request-ID": "many"}).status_code == 200
+    may_end.set()
+    assert shown(client, log, "many")["served"].to_list() == [True] * 8 + [False] * 4
+    exposed = client.get("/metrics").text
+    assert 'shadow_predictions_dropped_total{version="4"} 4.0' in exposed
 
 
 def test_predictions_of_batches_are_counted(client: TestClient, body: Body) -> None:

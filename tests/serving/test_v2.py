@@ -217,6 +217,36 @@ def test_what_is_not_in_service_is_not_found(client: TestClient) -> None:
     assert (response.status_code, "error" in response.json()) == (404, True)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("POST", "/v2", "GET"),
+        ("POST", "/v2/health/live", "GET"),
+        ("POST", "/v2/health/ready", "GET"),
+        ("POST", MODEL, "GET"),
+        ("POST", f"{MODEL}/ready", "GET"),
+        ("DELETE", f"{MODEL}/versions/3", "GET"),
+        ("GET", f"{MODEL}/infer", "POST"),
+        ("PUT", f"{MODEL}/versions/3/infer", "POST"),
+    ],
+)
+def test_another_method_is_an_error_that_names_the_right_one(
+    client: TestClient, method: str, path: str, allowed: str
+) -> None:
+    response = client.request(method, path)
+    assert (response.status_code, response.headers["allow"]) == (405, allowed)
+    assert response.json()["error"] == f"{path} does not take {method}; it takes {allowed}"
+
+
+@pytest.mark.parametrize("path", ["/v2/", "/v2/nothing", "/v2/models", f"{MODEL}/infer/"])
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_where_nothing_is_the_error_says_so(client: TestClient, method: str, path: str) -> None:
+    response = client.request(method, path)
+    assert response.status_code == 404
+    assert response.json()["error"] == f"there is nothing at {path}; see /docs"
+    assert "error" not in client.request(method, "/v2x").json()
+
+
 VEHICLE, FEATURES = inputs(ROW)
 
 
@@ -281,6 +311,15 @@ def test_a_body_that_is_too_large_or_compressed_is_an_error(
     serving = settings.serving.model_copy(update={"limits": limits})
     client = serve(settings=settings.model_copy(update={"serving": serving}))
     is_error(infer(client, inputs(ROW)), 413, "body-too-large")
+    limits = settings.serving.limits.model_copy(update={"batch_json_bytes": 100})
+    serving = settings.serving.model_copy(update={"limits": limits})
+    other = serve(settings=settings.model_copy(update={"serving": serving}))
+    is_error(infer(other, inputs(ROW)), 413, "body-too-large")
+    sent = json.dumps({"inputs": inputs(ROW)}).encode()  # or the JSON before binary data
+    response = other.post(
+        f"{MODEL}/infer", content=sent, headers={"Inference-Header-Content-Length": str(len(sent))}
+    )
+    assert "binary" in is_error(response, 413, "body-too-large")
     response = client.post(f"{MODEL}/infer", content=b"{}", headers={"Content-Encoding": "gzip"})
     is_error(response, 400, "malformed-inference")
 

@@ -18,6 +18,7 @@ from batteryops.serving.problems import (
     RATE_LIMITED,
     UNAUTHENTICATED,
 )
+from batteryops.settings import LimitSettings
 
 _BATCH: Final = "019ba7c4-1a20-7d3e-9c55-2f1e0d9c8b7a"
 _ROW: Final[dict[str, Any]] = {
@@ -91,19 +92,22 @@ class BatchPrediction(BaseModel):
     rows: list[BatchRow]
 
 
-def description(rows: int, body_bytes: int) -> str:
+def description(limits: LimitSettings) -> str:
     """The operation's description."""
     return f"""\
-At most {rows} rows and {body_bytes} bytes at once. The body is JSON (`{{"rows": [...]}}`, each row
-as the body of `/predict`), an Arrow IPC stream (`{ARROW}`) or a Parquet file (`{PARQUET}`) with
-the columns `{VEHICLE}` (text) and one of numbers for each feature. The answer has the same form,
-or the one that `Accept` names, and one row for each row that was sent, in the same order.
+At most {limits.batch_rows} rows and {limits.batch_body_bytes} bytes at once,
+{limits.batch_json_bytes} bytes in JSON, and {limits.batch_unfolded_bytes} where a table is
+compressed. The body is JSON (`{{"rows": [...]}}`, each row as the body of `/predict`), an Arrow IPC
+stream (`{ARROW}`) or a Parquet file (`{PARQUET}`) with the columns `{VEHICLE}` (text) and one of
+numbers for each feature. The answer has the same form, or the one that `Accept` names, and one row
+for each row that was sent, in the same order.
 
 A row that cannot be answered is refused by itself, with what a single request would be told in
 `error`; the others are answered. The headers `Batch-ID`, `Batch-Rows`, `Batch-Answered`,
 `Batch-Refused` and `Batch-Nominal` tell the whole in every form.
 
-While a challenger shadows the champion, batches are not shown to it.
+While a challenger shadows the champion, what it would have said is on record too, as a batch of its
+own.
 """
 
 
@@ -167,7 +171,7 @@ def request_body(model: LiveModel, most_rows: int) -> dict[str, Any]:
     }
 
 
-def responses(rows: int, body_bytes: int) -> dict[int | str, dict[str, Any]]:
+def responses(limits: LimitSettings) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's responses of a batch."""
     problem = documents.problem
     return {
@@ -177,7 +181,7 @@ def responses(rows: int, body_bytes: int) -> dict[int | str, dict[str, Any]]:
             problem(MALFORMED_TABLE, f"the body cannot be read as {ARROW}: InvalidFooter"),
             problem(UNAUTHENTICATED, "expected a header Authorization: Bearer KEY; there is none"),
             problem(FORBIDDEN, "the API key 'depot' has no scope 'predict', only label"),
-            problem(BODY_TOO_LARGE, f"expected at most {rows} rows and {body_bytes} bytes"),
+            problem(BODY_TOO_LARGE, f"expected at most {limits.batch_body_bytes} bytes"),
             problem(UNKNOWN_FORM, f"Content-Type is text/csv, expected one of {', '.join(FORMS)}"),
             problem(
                 INVALID_REQUEST,

@@ -10,6 +10,7 @@ from batteryops.serving import batch_documents, documents
 from batteryops.serving.arrival import headers_of, read_body
 from batteryops.serving.batch import Batches
 from batteryops.serving.batch_forms import (
+    JSON,
     form_asked,
     form_of,
     read_batch,
@@ -17,6 +18,7 @@ from batteryops.serving.batch_forms import (
     written,
 )
 from batteryops.serving.service import Service
+from batteryops.settings import LimitSettings
 
 SMALLER: Final = "send the rows in several batches"
 
@@ -29,9 +31,9 @@ def add_batch_routes(app: FastAPI, service: Service) -> None:
     @app.post(
         "/predict/batch",
         summary="Estimate capacity and State of Health of many rows",
-        description=batch_documents.description(limits.batch_rows, limits.batch_body_bytes),
+        description=batch_documents.description(limits),
         response_model=batch_documents.BatchPrediction,
-        responses=batch_documents.responses(limits.batch_rows, limits.batch_body_bytes),
+        responses=batch_documents.responses(limits),
         openapi_extra={
             "requestBody": batch_documents.request_body(service.lineup.champion, limits.batch_rows),
             "security": documents.SECURITY,
@@ -43,10 +45,10 @@ def add_batch_routes(app: FastAPI, service: Service) -> None:
         sent = form_of(headers)
         asked = form_asked(headers, sent)
         with batches.place():
-            content = await read_body(request, limits.batch_body_bytes, SMALLER)
+            content = await read_body(request, most_bytes(limits, is_json=sent == JSON), SMALLER)
 
             def answered() -> Response:
-                questions = read_batch(sent, headers, content, service.lineup, limits.batch_rows)
+                questions = read_batch(sent, headers, content, service.lineup, limits)
                 answer, told = batches.answer(
                     questions,
                     request_id=request.state.request_id,
@@ -56,6 +58,12 @@ def add_batch_routes(app: FastAPI, service: Service) -> None:
                 return _InPieces(told, summary_headers(answer), asked)
 
             return await batches.run(answered)
+
+
+def most_bytes(limits: LimitSettings, *, is_json: bool) -> int:
+    """What a body may have; one in JSON holds other requests up while it is read."""
+    most = limits.batch_body_bytes
+    return min(limits.batch_json_bytes, most) if is_json else most
 
 
 class _InPieces(Response):

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from batteryops.features.validation import problems
 from batteryops.features.view import Feature, FeatureView
-from batteryops.serving.faults import VEHICLE, body_faults, is_name
+from batteryops.serving.faults import MAX_VEHICLE_ID, VEHICLE, body_faults, is_name
 from batteryops.serving.problems import INVALID_REQUEST, ProblemError
 
 _LARGEST: Final = 1e300  # near what a column of numbers can hold
+_NAME_BYTES: Final = 4 * MAX_VEHICLE_ID  # no character takes more
 _NAMED: Final = 10  # unknown columns that a message names
 
 
@@ -47,10 +48,22 @@ def from_table(table: pl.DataFrame, names: Sequence[str]) -> Questions:
         ProblemError: naming columns that are missing, unknown or of another type.
     """
     check_columns(table.schema, names)
-    vehicles = table[VEHICLE]
-    if vehicles.dtype != pl.String:
-        vehicles = vehicles.cast(pl.String)
-    return Questions(vehicles, {name: table[name] for name in names if name in table.columns}, {})
+    return Questions(
+        _names(table[VEHICLE]), {name: table[name] for name in names if name in table.columns}, {}
+    )
+
+
+def _names(given: pl.Series) -> pl.Series:
+    """Names as text; those that are far too long for one are left out before they are copied.
+
+    A column of few texts, or of overlapping ones, may be small and hold very much as text by text.
+    """
+    name = pl.col(given.name)
+    if given.dtype == pl.Null:
+        return given.cast(pl.String)
+    size = name.str.len_bytes() if given.dtype == pl.String else name.cat.len_bytes()
+    kept = given.to_frame().select(pl.when(size <= _NAME_BYTES).then(name)).to_series()
+    return kept.cast(pl.String)
 
 
 def check_columns(schema: Mapping[str, pl.DataType], names: Sequence[str]) -> None:

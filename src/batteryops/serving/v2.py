@@ -7,7 +7,6 @@ where none is, whoever each vehicle is routed to.
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps
-from http import HTTPStatus
 from typing import Any, Final
 
 import orjson
@@ -18,16 +17,14 @@ from batteryops import __version__
 from batteryops.serving import documents, v2_documents
 from batteryops.serving.arrival import headers_of, read_body
 from batteryops.serving.batch import Batches
-from batteryops.serving.batch_routes import SMALLER, batches_of
+from batteryops.serving.batch_routes import SMALLER, batches_of, most_bytes
 from batteryops.serving.body import JSON
 from batteryops.serving.lineup import Lineup
 from batteryops.serving.live_model import LiveModel
 from batteryops.serving.problems import (
-    MEDIA_TYPE,
     NOT_READY,
     ProblemError,
-    plain,
-    problem_content,
+    as_v2_error,
 )
 from batteryops.serving.service import Service
 from batteryops.serving.v2_rows import metadata, questions_of, written
@@ -38,6 +35,7 @@ from batteryops.serving.v2_tensors import (
     read_inference,
 )
 
+_HEADER_LENGTH: Final = HEADER_LENGTH.lower().encode()
 _BINARY: Final = "application/octet-stream"
 _SERVER: Final = {
     "name": "batteryops",
@@ -99,31 +97,17 @@ def add_v2_routes(app: FastAPI, service: Service) -> None:
                 "requestBody": v2_documents.request_body(service.lineup.champion),
             },
         )(protocol.infer)
-    app.api_route("/v2/{path:path}", methods=["GET", "POST"], include_in_schema=False)(
-        protocol.nothing
-    )
 
 
 def _with_error(endpoint: Endpoint) -> Endpoint:
-    """Answer a problem with a document that has the member `error`, as the protocol wants it."""
+    """Answer a problem in the protocol's form."""
 
     @wraps(endpoint)
     async def answered(self: "_Protocol", request: Request) -> Response:
         try:
             return await endpoint(self, request)
         except ProblemError as problem:
-            document = orjson.loads(
-                problem_content(
-                    problem.kind, problem.detail, request.state.request_id, errors=problem.errors
-                )
-            )
-            faults = [fault["detail"] for fault in problem.errors]
-            return Response(
-                orjson.dumps(document | {"error": "; ".join([problem.detail, *faults])}),
-                status_code=problem.kind.status,
-                headers=problem.headers,
-                media_type=MEDIA_TYPE,
-            )
+            return as_v2_error(request, problem)
 
     return answered
 
@@ -178,24 +162,19 @@ class _Protocol:
                 MALFORMED_INFERENCE,
                 f"Content-Encoding is {encoding.decode('latin-1')}; send the body as it is",
             )
-        most_bytes = self._service.settings.serving.limits.batch_body_bytes
+        limits = self._service.settings.serving.limits
+        most = most_bytes(limits, is_json=_HEADER_LENGTH not in headers)
         with self._batches.place():
-            content = await read_body(request, most_bytes, SMALLER)
+            content = await read_body(request, most, SMALLER)
             return await self._batches.run(lambda: self._answer(request, content, model))
-
-    @_with_error
-    async def nothing(self, request: Request) -> Response:
-        raise ProblemError(
-            plain(HTTPStatus.NOT_FOUND), f"there is nothing at {request.url.path}; see /docs"
-        )
 
     def _answer(self, request: Request, content: bytes, model: LiveModel | None) -> Response:
         """In a thread."""
         service = self._service
-        asked = read_inference(content, headers_of(request).get(HEADER_LENGTH.lower().encode()))
-        questions = questions_of(
-            asked, model or service.lineup.champion, service.settings.serving.limits.batch_rows
-        )
+        limits = service.settings.serving.limits
+        length = headers_of(request).get(_HEADER_LENGTH)
+        asked = read_inference(content, length, limits.batch_json_bytes)
+        questions = questions_of(asked, model or service.lineup.champion, limits.batch_rows)
         _, (body, header_length) = self._batches.answer(
             questions,
             request_id=request.state.request_id,

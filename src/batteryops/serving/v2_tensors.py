@@ -18,6 +18,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from batteryops.serving.body import too_large
 from batteryops.serving.problems import ProblemError, ProblemType
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
@@ -82,12 +83,13 @@ class Inference:
     binary: bool
 
 
-def read_inference(content: bytes, header_length: bytes | None) -> Inference:
+def read_inference(content: bytes, header_length: bytes | None, most_json: int) -> Inference:
     """Read a request.
 
     Args:
         content: the body.
         header_length: of the JSON in it, where the header says so.
+        most_json: bytes that it may have.
 
     Raises:
         ProblemError: saying what is wrong with it.
@@ -100,6 +102,8 @@ def read_inference(content: bytes, header_length: bytes | None) -> Inference:
                 f"expected at most the body's {length} bytes"
             )
         length = int(header_length)
+    if length > most_json:
+        raise too_large(most_json, "send data in binary, or the rows in several requests")
     try:
         document = orjson.loads(content[:length])
     except orjson.JSONDecodeError as error:

@@ -213,6 +213,8 @@ class LimitSettings(_Section):
     body_bytes: Annotated[int, Field(ge=1024)]
     batch_rows: Annotated[int, Field(ge=1)]
     batch_body_bytes: Annotated[int, Field(ge=1024)]
+    batch_json_bytes: Annotated[int, Field(ge=1024)]
+    batch_unfolded_bytes: Annotated[int, Field(ge=1024)]
     arrival_timeout_s: Annotated[float, Field(gt=0)]
     rate_per_s: Annotated[float, Field(gt=0)] | None
 
