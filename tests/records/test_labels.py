@@ -36,12 +36,9 @@ def test_a_label_sent_again_changes_nothing_and_another_capacity_corrects_it(
         "correction",
         "correction",
     ]
-    [kept] = labels.of_asset("B0005")
-    assert kept.label == label(1.73)
-    [other] = labels.of_asset("B0006")
-    assert (other.label, other.key_name) == (label(1.6, "B0006"), "bench")
-    assert labels.of_asset("B0007") == []
-    assert labels.frame(LONG_AGO)["capacity_ah"].to_list() == [1.6, 1.73]
+    counting = labels.frame(LONG_AGO).select("asset_id", "capacity_ah", "source", "key_name")
+    source = label().source
+    assert counting.rows() == [("B0006", 1.6, source, "bench"), ("B0005", 1.73, source, None)]
     everything = labels.frame(LONG_AGO, corrected=True)
     assert everything["capacity_ah"].to_list() == [1.75, 1.6, 1.74, 1.73]
     assert dict(everything.schema) == LABEL_FRAME
@@ -50,21 +47,21 @@ def test_a_label_sent_again_changes_nothing_and_another_capacity_corrects_it(
 def test_a_corrected_capacity_that_is_sent_again_stays_corrected(labels: Labels) -> None:
     labels.add([label(1.75), label(1.74)])
     assert labels.add([label(1.75)]) == ["known"]
-    assert labels.of_asset("B0005")[0].label == label(1.74)
+    assert labels.frame(LONG_AGO)["capacity_ah"].to_list() == [1.74]
 
 
 def test_the_same_instant_in_another_zone_is_the_same_label(labels: Labels) -> None:
     labels.add([label()])
     there = AT.astimezone(timezone(timedelta(hours=8)))
     assert labels.add([label(at=there)]) == ["known"]
-    assert labels.of_asset("B0005")[0].label.measured_at.utcoffset() == timedelta(0)
+    assert labels.frame(LONG_AGO)["measured_at"].to_list() == [AT]
 
 
 def test_a_frame_holds_what_arrived_since_and_may_be_empty(labels: Labels) -> None:
     labels.add([label()])
-    [kept] = labels.of_asset("B0005")
-    assert labels.frame(kept.received_at).height == 1
-    empty = labels.frame(kept.received_at + timedelta(microseconds=1))
+    [received_at] = labels.frame(LONG_AGO)["received_at"]
+    assert labels.frame(received_at).height == 1
+    empty = labels.frame(received_at + timedelta(microseconds=1))
     assert empty.height == 0
     assert dict(empty.schema) == LABEL_FRAME
     assert isinstance(empty, pl.DataFrame)
@@ -104,10 +101,9 @@ def test_outcomes_and_what_counts_follow_from_the_order_of_arrival(
         assert labels.add(added) == expected
     for asset in (0, 1):
         name = f"{fresh}-{asset}"
-        counted = [
-            (kept.label.measured_at, kept.label.capacity_ah) for kept in labels.of_asset(name)
-        ]
-        assert counted == sorted((at, all_[-1]) for (one, at), all_ in seen.items() if one == name)
+        counted = labels.frame(LONG_AGO).filter(asset_id=name).sort("measured_at")
+        last = sorted((at, all_[-1]) for (one, at), all_ in seen.items() if one == name)
+        assert counted.select("measured_at", "capacity_ah").rows() == last
 
 
 def test_senders_of_the_same_label_at_once_are_told_new_once(labels: Labels) -> None:

@@ -48,9 +48,9 @@ def test_one_label_is_on_record_when_it_is_acknowledged(client: TestClient, labe
     assert response.json() == {
         "labels": [{"vehicle_id": "B0005", "measured_at": "2026-03-01T12:30:00Z", "outcome": "new"}]
     }
-    (kept,) = labels.of_asset("B0005")
-    assert kept.label.measured_at == datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
-    assert (kept.label.capacity_ah, kept.label.source, kept.key_name) == (1.8421, "bench 2", None)
+    kept = labels.frame(LONG_AGO).select("asset_id", "measured_at", "capacity_ah", "source")
+    assert kept.rows() == [("B0005", datetime(2026, 3, 1, 12, 30, tzinfo=UTC), 1.8421, "bench 2")]
+    assert labels.frame(LONG_AGO)["key_name"].to_list() == [None]
 
 
 def test_said_again_it_is_known_and_with_another_capacity_it_is_a_correction(
@@ -61,15 +61,14 @@ def test_said_again_it_is_known_and_with_another_capacity_it_is_a_correction(
     assert [one["outcome"] for one in told] == ["new", "known", "correction", "new"]
     told = client.post("/labels", json={"labels": sent}).json()["labels"]
     assert {one["outcome"] for one in told} == {"known"}
-    (kept,) = labels.of_asset("B0005")
-    assert kept.label.capacity_ah == 1.84
+    kept = labels.frame(LONG_AGO).filter(asset_id="B0005")
+    assert kept["capacity_ah"].to_list() == [1.84]
 
 
 def test_a_label_needs_no_source(client: TestClient, labels: Labels) -> None:
     sent = {name: value for name, value in LABEL.items() if name != "source"}
     assert client.post("/labels", json=sent).status_code == 200
-    (kept,) = labels.of_asset("B0005")
-    assert kept.label.source == "not stated"
+    assert labels.frame(LONG_AGO)["source"].to_list() == ["not stated"]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +196,7 @@ def test_a_key_needs_the_scope_and_its_name_is_kept_with_the_label(
         assert "no scope 'label'" in refused.json()["detail"]
         kept = client.post("/labels", json=LABEL, headers={"Authorization": f"Bearer {bench}"})
         assert kept.status_code == 200
-    assert [one.key_name for one in labels.of_asset("B0005")] == ["bench"]
+    assert labels.frame(LONG_AGO)["key_name"].to_list() == ["bench"]
 
 
 @pytest.mark.usefixtures("on_sqlite")
@@ -214,7 +213,7 @@ def test_without_its_database_labels_are_not_acknowledged(
 def test_labels_stand_in_the_database_of_the_log_and_in_no_other(
     log: PredictionLog, tmp_path: Path
 ) -> None:
-    assert Labels.beside(log).of_asset("B0005") == []
+    assert Labels.beside(log).frame(LONG_AGO).is_empty()
     with (
         Ledger(f"sqlite:///{tmp_path}/ledger.db") as ledger,
         pytest.raises(RecordsError, match="Labels stand with the predictions, not the ledger"),

@@ -80,23 +80,6 @@ class Label:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class KeptLabel:
-    """A label as it is on record.
-
-    Args:
-        label_id: in order of arrival.
-        label: what was sent, its time in UTC.
-        received_at: when it arrived, UTC.
-        key_name: whose API key sent it; None where none was needed.
-    """
-
-    label_id: str
-    label: Label
-    received_at: datetime
-    key_name: str | None
-
-
 class Labels(Store):
     """The labels, in the database of the prediction log; safe between threads and processes.
 
@@ -155,18 +138,6 @@ class Labels(Store):
                 connection.execute(sa.insert(LABELS), rows)
         return outcomes
 
-    def of_asset(self, asset_id: str) -> list[KeptLabel]:
-        """The labels of an asset that count, by the time of measurement."""
-        query = (
-            sa.select(LABELS)
-            .where(LABELS.c.asset_id == asset_id)
-            .order_by(LABELS.c.measured_at, LABELS.c.label_id)
-        )
-        with self._database.read() as connection:
-            rows = connection.execute(query).all()
-        last = {row.measured_at: row for row in rows}
-        return [_kept(row) for row in last.values()]
-
     def frame(self, since: datetime, *, corrected: bool = False) -> pl.DataFrame:
         """The labels received at a time or later, in order of arrival.
 
@@ -206,8 +177,3 @@ def _known(
         for asset_id, at, capacity_ah in connection.execute(query):
             known.setdefault((asset_id, at), set()).add(capacity_ah)
     return known
-
-
-def _kept(row: sa.Row[Any]) -> KeptLabel:
-    label = Label(row.asset_id, row.measured_at, row.capacity_ah, row.source)
-    return KeptLabel(row.label_id, label, row.received_at, row.key_name)
