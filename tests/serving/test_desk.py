@@ -370,6 +370,8 @@ def test_a_model_that_answers_no_number_fails_that_request_only(
     assert bad.result().json()["instance"] == "urn:batteryops:request:unlucky"
     assert log.count() == 6
     assert "version 3 answered nan" in caplog.text
+    monkeypatch.setattr(OnnxRow, "few", honest)  # what was no number was not remembered
+    assert client.post("/predict", json=body | {"delta_T_C": 11.0}).json()["cached"] is False
 
 
 def test_a_failure_of_the_code_leaves_nobody_waiting(

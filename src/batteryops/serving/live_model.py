@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from operator import ge, itemgetter, le
 from typing import Any, Final, cast
 
@@ -141,7 +142,8 @@ class LiveModel:
             self._estimate(fresh)
             if known is not None:
                 for row in fresh:
-                    known.put((row.values, row.range_ah), row.estimate)
+                    if isfinite(row.estimate.capacity_ah):  # a fault is not to last
+                        known.put((row.values, row.range_ah), row.estimate)
         return len(rows) - len(fresh)
 
     def _estimate(self, rows: list[Row]) -> None:
