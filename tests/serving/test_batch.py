@@ -15,8 +15,9 @@ from starlette.testclient import TestClient
 from batteryops.errors import RecordsError
 from batteryops.models.package import ModelPackage
 from batteryops.records.predictions import PredictionBatch, PredictionLog
+from batteryops.serving import batch_routes
 from batteryops.serving.arrow_shape import END, arrow_shape
-from batteryops.serving.batch_forms import ARROW, JSON, PARQUET
+from batteryops.serving.batch_forms import ARROW, JSON, PARQUET, read_batch
 from batteryops.serving.deployment import Deployment, RoutingRule, Slot, deploy_package
 from batteryops.serving.lineup import Mode
 from batteryops.settings import Settings
@@ -563,6 +564,24 @@ def test_a_shadow_that_is_too_slow_is_not_waited_for(
     assert shown(client, log, "many")["served"].to_list() == [True] * 8 + [False] * 4
     exposed = client.get("/metrics").text
     assert 'shadow_predictions_dropped_total{version="4"} 4.0' in exposed
+
+
+def test_a_batch_ends_with_the_line_up_that_it_began_with(
+    client: TestClient, body: Body, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = client.app.state.service  # type: ignore[attr-defined]  # FastAPI's
+    began_with = service.lineup
+
+    def promoted_meanwhile(*given: Any) -> Any:  # noqa: ANN401  # as they come
+        questions = read_batch(*given)
+        service.lineup = None
+        return questions
+
+    monkeypatch.setattr(batch_routes, "read_batch", promoted_meanwhile)
+    try:
+        assert unpacked(ask(client, [body]))[0]["model_version"] == "3"
+    finally:
+        service.lineup = began_with
 
 
 def test_predictions_of_batches_are_counted(client: TestClient, body: Body) -> None:

@@ -233,6 +233,32 @@ def test_readyz_says_that_the_registry_does_not_answer_and_until_when_it_did(
     until(lambda: "registry" not in checks(following))
 
 
+def test_a_look_that_fails_is_followed_by_another(
+    serve: Serve,
+    package: ModelPackage,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(app_module, "_FOLLOW_S", 0.01)
+    client = serve(deployment=followed(package, 1, "3"), folder=folder)
+    service = client.app.state.service  # type: ignore[attr-defined]  # FastAPI's
+    observe = service.observe
+    failed: list[int] = []
+
+    def fails_once() -> None:
+        if not failed:
+            failed.append(1)
+            raise OSError("no space left on device")
+        observe()
+
+    monkeypatch.setattr(service, "observe", fails_once)
+    until(lambda: bool(failed))
+    write_deployment(followed(package, 2, "4"), folder)
+    until(lambda: service.lineup.champion.version == "4")
+    assert "no space left on device" in caplog.text
+
+
 def test_an_administrator_has_the_registry_looked_at_now(
     serve: Serve, package: ModelPackage, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -156,6 +156,29 @@ def test_while_the_keys_cannot_be_asked_for_those_known_stay_known(
     doors.close()
 
 
+def test_after_keys_that_cannot_be_read_the_next_look_takes_a_key_back(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_REFRESH_S", 0.001)
+    asked = 0
+
+    def snapshot() -> Mapping[bytes, KeyRecord]:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            raise ValueError("non-hexadecimal number found")
+        return {digest(SECRET): key()} if asked < 3 else {}
+
+    doors = Doors(snapshot)
+    doors.keep_fresh()
+    deadline = time.monotonic() + 10
+    while asked < 4 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    doors.close()
+    assert refusal(doors, PREDICT).kind.status == 401
+    assert "non-hexadecimal" in caplog.text
+
+
 def test_what_is_left_of_a_rate_survives_a_change_of_other_keys(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

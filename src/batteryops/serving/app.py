@@ -1,6 +1,7 @@
 """The HTTP app: predictions that are on record before they are given, and what operators ask."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -52,6 +53,8 @@ from batteryops.serving.signatures import SignedRequest
 from batteryops.serving.v2 import add_v2_routes
 
 __all__ = ["create_app"]
+
+logger = logging.getLogger(__name__)
 
 _RETRY_AFTER: Final = {"Retry-After": "5"}  # seconds
 _FOLLOW_S: Final = 0.2
@@ -242,11 +245,14 @@ async def _follow(service: Service) -> None:
     """Serve what the deployment document says, within moments of its change."""
     while True:
         await asyncio.sleep(_FOLLOW_S)
-        service.observe()
-        if service.has_news():
-            news = await run_in_threadpool(service.read_news)
-            if news is not None:
-                service.change(*news)
+        try:
+            service.observe()
+            if service.has_news():
+                news = await run_in_threadpool(service.read_news)
+                if news is not None:
+                    service.change(*news)
+        except Exception:  # a full disk under shared metrics, say; the next look is to come
+            logger.exception("what is to be served could not be looked at")
 
 
 async def _admit_admin(request: Request, service: Service) -> None:

@@ -138,9 +138,10 @@ class Batches:
         """Do what a batch needs in a thread, when its turn comes."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, job)
 
-    def answer(
+    def answer(  # noqa: PLR0913 - what is asked of whom, and what becomes of it
         self,
         questions: Questions,
+        lineup: Lineup,
         *,
         request_id: str,
         arrived: float,
@@ -151,6 +152,7 @@ class Batches:
 
         Args:
             questions: at least one row.
+            lineup: whose features were looked for, also where another is in service since.
             write: makes what is sent out of the answer; it does so while the log is written.
             request_id: what the request is called.
             arrived: when it did, by `time.perf_counter`.
@@ -162,7 +164,7 @@ class Batches:
         Raises:
             ProblemError: when columns are missing, or the log does not answer.
         """
-        service, lineup = self._service, self._service.lineup
+        service = self._service
         models = lineup.models() if model is None else [model]
         work = Work(len(questions), tuple(models))
         work.errors.update(questions.faults)

@@ -48,9 +48,11 @@ def add_batch_routes(app: FastAPI, service: Service) -> None:
             content = await read_body(request, most_bytes(limits, is_json=sent == JSON), SMALLER)
 
             def answered() -> Response:
-                questions = read_batch(sent, headers, content, service.lineup, limits)
+                lineup = service.lineup
+                questions = read_batch(sent, headers, content, lineup, limits)
                 answer, told = batches.answer(
                     questions,
+                    lineup,
                     request_id=request.state.request_id,
                     arrived=request.state.arrived,
                     write=lambda answer: written(answer, asked),

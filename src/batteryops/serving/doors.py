@@ -1,6 +1,7 @@
 """Who is let in: API keys with their scopes, sent or used to sign, and how often each may ask."""
 
 import hashlib
+import logging
 import math
 import threading
 import time
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 Scope = Literal["predict", "label", "admin"]
 Snapshot = Callable[[], "Mapping[bytes, KeyRecord]"]
+
+logger = logging.getLogger(__name__)
 
 _REFRESH_S: Final = 1.0
 _SCHEME: Final = b"bearer "
@@ -194,6 +197,8 @@ class Doors:
                 self.refresh()
             except RecordsError:  # the log's own failures are told elsewhere
                 continue
+            except Exception:  # or a key that is revoked later would stay valid for ever
+                logger.exception("the API keys could not be read; those known stay valid")
 
     def _identify(self, authorization: bytes) -> Caller:
         if not authorization:

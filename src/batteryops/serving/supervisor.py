@@ -67,7 +67,11 @@ class _Worker:
     def _listen(self) -> None:
         assert self.process.stdout is not None  # noqa: S101 - a pipe was asked for
         for line in self.process.stdout:
-            said = json.loads(line)
+            try:
+                said = json.loads(line)
+            except ValueError:  # a library's; unread it would fill the pipe and stop the worker
+                logger.warning("worker %d printed %r", self.number, line[:200])
+                continue
             if said["say"] == READY:
                 self.ready.set()
             elif said["say"] == FAILED:

@@ -154,7 +154,8 @@ class _Protocol:
     @_with_error
     async def infer(self, request: Request) -> Response:
         self._admit(request)
-        model = _find(self._service.lineup, request)
+        lineup = self._service.lineup
+        model = _find(lineup, request)
         headers = headers_of(request)
         encoding = headers.get(b"content-encoding", b"identity")
         if encoding != b"identity":
@@ -166,17 +167,20 @@ class _Protocol:
         most = most_bytes(limits, is_json=_HEADER_LENGTH not in headers)
         with self._batches.place():
             content = await read_body(request, most, SMALLER)
-            return await self._batches.run(lambda: self._answer(request, content, model))
+            return await self._batches.run(lambda: self._answer(request, content, lineup, model))
 
-    def _answer(self, request: Request, content: bytes, model: LiveModel | None) -> Response:
+    def _answer(
+        self, request: Request, content: bytes, lineup: Lineup, model: LiveModel | None
+    ) -> Response:
         """In a thread."""
         service = self._service
         limits = service.settings.serving.limits
         length = headers_of(request).get(_HEADER_LENGTH)
         asked = read_inference(content, length, limits.batch_json_bytes)
-        questions = questions_of(asked, model or service.lineup.champion, limits.batch_rows)
+        questions = questions_of(asked, model or lineup.champion, limits.batch_rows)
         _, (body, header_length) = self._batches.answer(
             questions,
+            lineup,
             request_id=request.state.request_id,
             arrived=request.state.arrived,
             model=model,
