@@ -96,6 +96,18 @@ def test_distances_are_those_of_one_row_at_a_time(package: ModelPackage) -> None
     assert distances == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
+def test_features_that_are_not_checked_take_no_part_in_distances(package: ModelPackage) -> None:
+    given = rows(package, 3000)
+    names = package.view.names
+    training = given[~np.isnan(given).any(axis=1)].astype(np.float64)
+    groups = [f"cell {n % 20}" for n in range(len(training))]
+    partial = fit_domain(training, groups, names, checked=set(names[:2]))
+    distances, _, suspect = Neighbours(partial).look(given)
+    looked = partial.look_all(given)
+    assert distances == pytest.approx([one.distance for one in looked], rel=1e-5, abs=1e-6)
+    assert np.array([position.inside for position in looked])[~suspect].all()
+
+
 def test_no_rows_get_no_numbers(package: ModelPackage) -> None:
     nothing = np.empty((0, len(package.view.names)), dtype=np.float32)
     with ThreadPoolExecutor(1) as pool:

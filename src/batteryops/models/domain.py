@@ -194,18 +194,19 @@ class Domain:
             away = self._square_of_rows - placed @ self._twice_placed.T
             nearest[rows] = away.argmin(axis=1)
             squares = away.min(axis=1) + (placed**2).sum(axis=1)
-            distances[rows] = np.sqrt(np.maximum(squares, 0.0) / self._n_checked)
+            distances[rows] = np.sqrt(np.maximum(squares, 0.0) / self.n_checked)
         return distances, nearest
 
     def _distance(self, square: float) -> float:
-        return math.sqrt(max(square, 0.0) / self._n_checked)
+        return math.sqrt(max(square, 0.0) / self.n_checked)
 
     @cached_property
     def _ignored(self) -> NDArray[np.intp]:
         return np.flatnonzero(~self.checked)
 
     @cached_property
-    def _n_checked(self) -> int:
+    def n_checked(self) -> int:
+        """How many features are looked at; distances are per one of them."""
         return len(self.names) - self._ignored.size
 
     @cached_property

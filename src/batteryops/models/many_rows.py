@@ -144,7 +144,8 @@ class Neighbours:
             np.dot(block, self._table, out=away[: len(block)])
             away[: len(block)].argmin(axis=1, out=nearest[start : start + _BLOCK])
         steps = placed - self._placed[nearest]
-        distances: Floats = np.sqrt(np.einsum("nk,nk->n", steps, steps) / placed.shape[1])
+        squares = np.einsum("nk,nk->n", steps, steps)
+        distances: Floats = np.sqrt(squares / self._domain.n_checked)
         return distances, nearest, suspect | (distances > self._domain.limit)
 
     def _place(self, given: Floats) -> tuple[Floats, NDArray[np.bool_]]:
