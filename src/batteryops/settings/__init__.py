@@ -4,9 +4,11 @@ from batteryops.settings.configuration import PREFIX, Settings
 from batteryops.settings.reading import CONFIG_NAME, CONFIG_VARIABLE, find_config, load_settings
 from batteryops.settings.sections import (
     WORD_PARAMETERS,
+    AlertSettings,
     CacheSettings,
     EvaluationSettings,
     FleetSettings,
+    MonitoringSettings,
     GateSettings,
     LimitSettings,
     LogSettings,
@@ -28,9 +30,11 @@ __all__ = [
     "CONFIG_VARIABLE",
     "PREFIX",
     "WORD_PARAMETERS",
+    "AlertSettings",
     "CacheSettings",
     "EvaluationSettings",
     "FleetSettings",
+    "MonitoringSettings",
     "GateSettings",
     "LimitSettings",
     "LogSettings",
