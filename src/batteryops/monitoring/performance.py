@@ -504,7 +504,7 @@ def _news(sums: ErrorSums, since: datetime, until: datetime) -> LabelNews:
 
 
 def _ages(labels: pl.DataFrame, now: datetime) -> dict[str, float]:
-    """How long labels took to arrive, and how old the newest is; never below 0, as clocks differ."""
+    """How long labels took to arrive, and how old the newest is; at least 0, as clocks differ."""
     if labels.is_empty():
         return {}
     took = (labels["received_at"] - labels["measured_at"]).dt.total_microseconds().to_numpy() / 1e6
