@@ -16,8 +16,8 @@ Integers = NDArray[np.int64]
 SHARES: Final = 990
 """Equal shares of the reference between points of the grid; deciles are among the points.
 
-With the least value there are at most 991. What a grid leaves out is at most one share: a Kolmogorov
-distance over its points is at most 1/990 below that over all values.
+With the least value there are at most 991. What a grid leaves out is at most one share: a
+Kolmogorov distance over its points is at most 1/990 below that over all values.
 """
 
 BINS: Final = 10
@@ -122,7 +122,7 @@ def fit_grid(values: NDArray[np.floating]) -> tuple[Grid, Integers]:
         return grid, grid.count(values)[0]
     ranks = -(-np.arange(SHARES + 1) * n // SHARES)  # upwards
     points = finite[np.maximum(ranks - 1, 0)]
-    heavy = points[1:][points[1:] == points[:-1]] if n > SHARES else _repeated(finite)
+    heavy = _repeated(points if n > SHARES else finite)
     own = np.concatenate([points[:1], heavy])
     cuts = np.unique(np.concatenate([points, np.nextafter(own, -np.inf)]))
     cuts = cuts[np.isfinite(cuts)]
@@ -131,7 +131,8 @@ def fit_grid(values: NDArray[np.floating]) -> tuple[Grid, Integers]:
 
 
 def _repeated(ordered: Floats) -> Floats:
-    return ordered[1:][ordered[1:] == ordered[:-1]]
+    repeated: Floats = ordered[1:][ordered[1:] == ordered[:-1]]
+    return repeated
 
 
 def _ends(cuts: Floats, cells: Integers) -> Integers:

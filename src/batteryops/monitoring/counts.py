@@ -77,7 +77,7 @@ class Counts:
         return cls(reference.fingerprint, table.height, dict(zip(values, found, strict=True)))
 
     @classmethod
-    def scan(
+    def scan(  # noqa: PLR0913 - what is known of a file's columns
         cls,
         reference: Reference,
         path: Path,

@@ -262,48 +262,44 @@ def _measure(column: ColumnReference, tally: Tally, limits: DriftLimits) -> Feat
     grid = column.grid
     before, after = grid.to_bins(column.counts), grid.to_bins(tally.cells)
     n, m = int(before.sum()), int(after.sum())
-    bins = int(((before > 0) | (after > 0)).sum())
-    facts = {
-        "effective_bins": bins,
-        "n": m,
-        "missing_share": tally.missing / m,
-        "infinite": tally.infinite,
-    }
+    found = FeatureDrift(
+        psi=None,
+        ks=None,
+        p_value=None,
+        status="missing",
+        effective_bins=int(((before > 0) | (after > 0)).sum()),
+        n=m,
+        missing_share=tally.missing / m,
+        infinite=tally.infinite,
+        detail="the rows do not have this column",
+    )
     if tally.absent == m:
-        return FeatureDrift(
-            None, None, None, "missing", detail="the rows do not have this column", **facts
-        )
-    value = psi(before, after)
-    known = min(int(column.counts[:-1].sum()), m - tally.missing) > 0
+        return found
+    known = min(n - int(before[-1]), m - tally.missing) > 0
     distance = ks(column.counts[:-1], tally.cells[:-1]) if known else None
-    per_bin = min(n, m) / max(int((before > 0).sum()), 1)
+    found = replace(found, psi=psi(before, after), ks=distance)
+    per_bin = min(n, m) / int((before > 0).sum())
     if per_bin < limits.min_expected_per_bin:
         side = "current" if m <= n else "reference"
-        return FeatureDrift(
-            value,
-            distance,
-            None,
-            "too_few",
-            detail=f"{min(n, m)} {side} rows are {per_bin:.1f} per bin, expected "
-            f"{limits.min_expected_per_bin:g} at least",
-            **facts,
+        few = (
+            f"{min(n, m)} {side} rows are {per_bin:.1f} per bin, expected "
+            f"{limits.min_expected_per_bin:g} at least"
         )
+        return replace(found, status="too_few", detail=few)
     spread = spread_of(before, after, column.tally.groups, tally.groups)
     chances = []
     if distance is not None:
         chances.append(ks_p_value(distance, spread.rows, spread.freedom))
     if before[-1] or after[-1]:
-        apart = before[-1] / n - after[-1] / m
-        chances.append(share_p_value(float(apart), spread.missing_variance, spread.freedom))
-    return FeatureDrift(
-        value,
-        distance,
-        min(1.0, len(chances) * min(chances)),  # Bonferroni's, where there are two
-        "ok",
+        apart = float(before[-1] / n - after[-1] / m)
+        chances.append(share_p_value(apart, spread.missing_variance, spread.freedom))
+    return replace(
+        found,
+        p_value=min(1.0, len(chances) * min(chances)),  # Bonferroni's, where there are two
+        status="ok",
         psi_critical=psi_bound(spread, limits.level),
         design_effect=spread.design_effect,
         detail=_told(before, after, tally),
-        **facts,
     )
 
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 import polars as pl
@@ -13,12 +13,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from batteryops.errors import DataError, PackageError
 from batteryops.features.view import FeatureView
-from batteryops.models.package import ModelPackage
 from batteryops.monitoring.cells import Floats, Grid, Integers, fit_grid
 from batteryops.monitoring.columns import column_values, each, prediction_values
 from batteryops.monitoring.tallies import Rows, Tally, real, whole, words
 
-DOCUMENT: Final = "drift_reference"
+if TYPE_CHECKING:  # whoever compares two tables needs no model
+    from batteryops.models.package import ModelPackage
+
+DRIFT_REFERENCE: Final = "drift_reference"
 """The document of a model package that holds its reference."""
 
 PREDICTION: Final = "prediction"
@@ -233,18 +235,19 @@ class Reference:
         return read
 
 
-def reference_of(package: ModelPackage) -> Reference:
+def reference_of(package: "ModelPackage") -> Reference:
     """The reference in a model package.
 
     Raises:
         PackageError: when the package holds none, because it was trained before there were any.
     """
-    if f"{DOCUMENT}.json" not in package.manifest.files:
+    if f"{DRIFT_REFERENCE}.json" not in package.manifest.files:
         raise PackageError(
-            f"package {package.folder} holds no {DOCUMENT}.json: it was trained before references "
-            "were kept. Train again, or name a table of its training rows as the reference"
+            f"package {package.folder} holds no {DRIFT_REFERENCE}.json: it was trained before "
+            "references were kept. Train again, or name a table of its training rows as the "
+            "reference"
         )
-    return Reference.from_json(package.document(DOCUMENT))
+    return Reference.from_json(package.document(DRIFT_REFERENCE))
 
 
 def _one_per_row(strata: pl.Series | None, rows: int) -> pl.Series | None:

@@ -7,21 +7,31 @@ correction of chi-square (1984, Ann. Statist. 12:46), with Satterthwaite's degre
 an effective number of rows for Kolmogorov's distance. Where few assets are there to estimate it
 from, the reference distributions are those of an estimated variance, as Student's t is to the
 normal. With one row per asset, or no assets given, what remains are the textbook forms.
+
+A handful of assets compared with themselves is another question: not whether a fleet has changed,
+but whether these have. Nothing can be learned from how they differ; their cycles are taken to
+depend on each other as strongly as an autoregression of 0.9.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import chdtri, fdtri, gammaincinv, kolmogorov, stdtr
+from scipy.special import chdtri, fdtri, gammaincinv, kolmogorov, ndtr, stdtr
 
 from batteryops.monitoring.cells import Floats, Integers
 
 _TAIL: Final = np.logspace(-12, 0, 241)
 _FEWEST: Final = 2
 _MANY: Final = 10_000.0
+
+FEW_ASSETS: Final = 10
+"""With fewer, and the same ones on both sides, assets are compared with themselves."""
+
+ASSUMED_CORRELATION: Final = 0.9
+"""Between one cycle and the next of an asset, where nothing tells how large it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +126,7 @@ def share_p_value(difference: float, variance: float, freedom: float) -> float:
     if variance <= 0.0:
         return 0.0
     z = abs(difference) / np.sqrt(variance)
-    return float(2 * stdtr(min(freedom, _MANY), -z))
+    return float(2 * (ndtr(-z) if freedom >= _MANY else stdtr(freedom, -z)))
 
 
 def benjamini_hochberg(p_values: ArrayLike, level: float = 0.05) -> NDArray[np.bool_]:
@@ -138,7 +148,8 @@ def benjamini_hochberg(p_values: ArrayLike, level: float = 0.05) -> NDArray[np.b
     passing = np.flatnonzero(ordered <= level * np.arange(1, ordered.size + 1) / ordered.size)
     if not passing.size:
         return np.zeros(given.shape, dtype=np.bool_)
-    return given <= ordered[passing[-1]]
+    significant: NDArray[np.bool_] = given <= ordered[passing[-1]]
+    return significant
 
 
 def spread_of(
@@ -163,13 +174,15 @@ def spread_of(
     independent = Spread(
         psi_mean=both * max(int(occupied.sum()) - 1, 0),
         psi_freedom=max(int(occupied.sum()) - 1, 0),
-        rows=known[0] * known[1] / (known[0] + known[1]) if min(known) else 0.0,
-        missing_variance=missing * (1 - missing) * both,
+        rows=float(known[0] * known[1] / (known[0] + known[1])) if min(known) else 0.0,
+        missing_variance=float(missing * (1 - missing) * both),
         freedom=np.inf,
         design_effect=1.0,
     )
     if reference_groups is None or current_groups is None:
         return independent
+    if _same_few(reference_groups, current_groups):
+        return _assumed(independent, reference_groups, current_groups)
     found = _differences(reference_groups, current_groups)
     if found is None:  # one asset in each: nothing tells how assets differ
         return independent
@@ -194,6 +207,44 @@ def spread_of(
         freedom=freedom,
         design_effect=effect,
     )
+
+
+def _same_few(reference_groups: Integers, current_groups: Integers) -> bool:
+    before, after = reference_groups.any(axis=1), current_groups.any(axis=1)
+    return bool((before == after).all()) and int(before.sum()) < FEW_ASSETS
+
+
+def _assumed(independent: Spread, reference_groups: Integers, current_groups: Integers) -> Spread:
+    """The spread of rows that depend on each other as strongly as is assumed."""
+    sides = [
+        groups[groups.any(axis=1)].sum(axis=1) for groups in (reference_groups, current_groups)
+    ]
+    once = sum(1 / int(sizes.sum()) for sizes in sides)
+    effect = (
+        sum(autoregressive_effect(float(sizes.mean())) / int(sizes.sum()) for sizes in sides) / once
+    )
+    return replace(
+        independent,
+        psi_mean=independent.psi_mean * effect,
+        rows=independent.rows / effect,
+        missing_variance=independent.missing_variance * effect,
+        design_effect=effect,
+    )
+
+
+def autoregressive_effect(cycles: float, correlation: float = ASSUMED_CORRELATION) -> float:
+    """Variance of the mean of so many consecutive cycles, over that of independent ones.
+
+    Args:
+        cycles: of one asset, 1 or more.
+        correlation: between one cycle and the next, 0 to below 1.
+
+    Examples:
+        >>> autoregressive_effect(1), round(autoregressive_effect(1e9), 6)
+        (1.0, 19.0)
+    """
+    lost = 2 * correlation * (1 - correlation**cycles) / (cycles * (1 - correlation) ** 2)
+    return float((1 + correlation) / (1 - correlation) - lost)
 
 
 def _design_effect(reference: Integers, current: Integers, by_asset: Floats) -> float:
@@ -228,12 +279,9 @@ def _differences(
         many = first if groups[0] > 1 else second
         return many * np.sqrt(1.0 + max(groups)), max(groups) - 1.0
     traces = float((first**2).sum()), float((second**2).sum())
-    freedom = min(
-        sum(traces) ** 2
-        / max(traces[0] ** 2 / (groups[0] - 1) + traces[1] ** 2 / (groups[1] - 1), 1e-300),
-        int(present.sum()) - 1.0,
-    )
-    return first - second, max(freedom, 1.0)
+    noise = traces[0] ** 2 / (groups[0] - 1) + traces[1] ** 2 / (groups[1] - 1)
+    freedom = sum(traces) ** 2 / noise if noise > 0.0 else sum(groups) - 2.0
+    return first - second, min(freedom, int(present.sum()) - 1.0)
 
 
 def _influence(groups: Integers) -> Floats:

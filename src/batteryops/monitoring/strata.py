@@ -68,8 +68,5 @@ def strata_of(
             .cast(pl.String)
             .replace_strict(dict(profiles), default=UNKNOWN, return_dtype=pl.String)
         )
-    return table.select(
-        pl.concat_str(profile, band, separator="|").alias("stratum")
-        if table.columns
-        else pl.lit(None).alias("stratum")
-    )["stratum"]
+    label = pl.concat_str(profile, band, separator="|").alias("stratum")
+    return table.with_columns(label)["stratum"]  # also where no column takes part

@@ -120,14 +120,8 @@ class Rows:
             None
             if strata is None
             else {
-                str(label): rows.to_numpy().astype(np.int64)
-                for label, rows in pl.DataFrame({"label": strata, "row": np.arange(n)})
-                .drop_nulls()
-                .group_by("label")
-                .agg("row")
-                .sort("label")
-                .iter_rows()
-                for rows in [pl.Series(rows)]
+                label: np.flatnonzero((strata == label).fill_null(value=False).to_numpy())
+                for label in strata.drop_nulls().unique().sort().to_list()
             },
         )
 
@@ -162,7 +156,8 @@ def group_numbers(assets: pl.Series) -> NDArray[np.int64]:
     codes = assets.cast(pl.String).fill_null("").rank("dense").cast(pl.Int64).to_numpy() - 1
     names = assets.cast(pl.String).fill_null("").unique().sort()
     numbers = np.array([crc32(name.encode()) % GROUPS for name in names], dtype=np.int64)
-    return numbers[codes]
+    found: NDArray[np.int64] = numbers[codes]
+    return found
 
 
 def words(numbers: NDArray[np.int64] | NDArray[np.float64]) -> str:
