@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from batteryops.errors import DataError
@@ -224,6 +224,10 @@ questions = st.lists(
 
 
 @given(rows=questions, cuts=st.lists(st.integers(0, 40), max_size=6))
+@example(  # a run that neither begins nor ends with the chunks it is cut into
+    rows=[("EV-1", volts, float(n), 0) for n, volts in enumerate((2.0, 1.0, 1.0, 1.0, 2.0))],
+    cuts=[2, 3],
+)
 def test_any_cut_of_the_log_gives_the_same_counts(
     rows: list[tuple[str, float | None, float | None, int]], cuts: list[int]
 ) -> None:
