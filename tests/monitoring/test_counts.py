@@ -113,6 +113,11 @@ def test_files_that_cannot_be_counted_are_refused(tmp_path: Path) -> None:
     CURRENT.head(0).write_parquet(tmp_path / "empty.parquet")
     with pytest.raises(DataError, match="no rows"):
         Counts.scan(REFERENCE, tmp_path / "empty.parquet")
+    CURRENT.select("asset_id", "p").write_parquet(tmp_path / "other.parquet")
+    with pytest.raises(DataError, match="none of the features a, b; it has asset_id, p"):
+        Counts.scan(REFERENCE, tmp_path / "other.parquet")
+    with pytest.raises(DataError, match="the table has none of the features"):
+        Counts.of(REFERENCE, CURRENT.select("p"))
     (tmp_path / "odd.parquet").write_bytes(b"PAR1 and then nothing PAR1")
     with pytest.raises(DataError, match="cannot be read"):
         Counts.scan(REFERENCE, tmp_path / "odd.parquet")

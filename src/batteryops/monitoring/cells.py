@@ -124,8 +124,8 @@ def fit_grid(values: NDArray[np.floating]) -> tuple[Grid, Integers]:
     points = finite[np.maximum(ranks - 1, 0)]
     heavy = _repeated(points if n > SHARES else finite)
     own = np.concatenate([points[:1], heavy])
+    own = own[own > -_LARGEST]  # nothing comes before that
     cuts = np.unique(np.concatenate([points, np.nextafter(own, -np.inf)]))
-    cuts = cuts[np.isfinite(cuts)]
     cells, _ = Grid(cuts, np.empty(0, dtype=np.int64)).count(values)
     return Grid(cuts, _ends(cuts, cells[:-1])), cells
 

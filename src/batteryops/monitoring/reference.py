@@ -1,7 +1,6 @@
 """The reference: what the rows looked like that a model was trained on, fitted once."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -163,11 +162,12 @@ class Reference:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the grids: counts of one reference mean nothing in the grid of another."""
-        grids = {
-            name: [words(column.grid.cuts), words(column.grid.ends)]
-            for name, column in self.columns.items()
-        }
-        return hashlib.sha256(json.dumps(grids, sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256()
+        for name, column in self.columns.items():
+            digest.update(f"{name} {column.grid.cuts.size} {column.grid.ends.size} ".encode())
+            digest.update(column.grid.cuts.astype("<f8").tobytes())
+            digest.update(column.grid.ends.astype("<i8").tobytes())
+        return digest.hexdigest()
 
     def require_view(self, view: FeatureView) -> None:
         """Refuse to be compared with rows of another view.
