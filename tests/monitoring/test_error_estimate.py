@@ -82,6 +82,14 @@ def test_errors_that_depend_on_the_predicted_soh_are_expected_by_band() -> None:
     assert found[0] / found[1] == pytest.approx(3.0, rel=0.15)
 
 
+def test_a_group_of_many_rows_weighs_no_more_than_one_of_few() -> None:
+    groups = np.repeat(["many", "few"], [900, 10])
+    residuals = np.where(groups == "many", 0.02, 0.06)  # 0.01 and 0.03 of 2 Ah
+    found = fit_error_estimator(residuals, np.full(910, 1.7), 2.0, np.ones(910), groups)
+    assert found is not None
+    assert found.expected_share([1.0], [0.85]) == pytest.approx([0.02], rel=1e-9)
+
+
 def test_larger_residuals_make_larger_estimates_in_proportion() -> None:
     world = World(n_groups=12, seed=3)
     once, thrice = world.fit(), world.fit(times=3.0)
