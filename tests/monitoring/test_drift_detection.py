@@ -230,6 +230,19 @@ def test_a_shift_of_strongly_dependent_cycles_is_found_where_it_is_large_enough(
         assert report.features["x0"].status == "alert"
 
 
+def test_one_new_vehicle_that_is_unlike_all_others_is_not_called_well() -> None:
+    rng = np.random.default_rng(31)
+    lasting = rng.normal(size=(50, 1, 20)) + 0.1 * rng.normal(size=(50, 20, 20))
+    before = fleet(lasting.reshape(1000, 20), "a")
+    odd = fleet(rng.normal(9.0, 0.1, size=(1000, 20)), "b").with_columns(asset_id=pl.lit("b"))
+    report = drift_of(before, odd)
+    assert report.verdict == "TOO_FEW"
+    assert report.features["x0"].ks == 1.0
+    assert "so few assets" in report.features["x0"].detail
+    many = fleet(rng.normal(9.0, 0.1, size=(1000, 20)), "b")
+    assert drift_of(before, many).verdict == "ALERT"
+
+
 def test_missing_values_are_drift() -> None:
     rng = np.random.default_rng(24)
     after = rng.normal(size=1000)

@@ -2,7 +2,8 @@
 
 PSI and Kolmogorov's distance are effect sizes, and they set the level: a difference that is too
 small to matter raises no alarm, however many rows there are. Significance only vetoes: a difference
-that chance can make raises none either, however large it looks.
+that chance can make raises none either, however large it looks. Where so few assets are there that
+no difference at all could pass, that is not called well either: they are too few.
 """
 
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from batteryops.monitoring.cells import Integers
 from batteryops.monitoring.counts import Counts
 from batteryops.monitoring.reference import PREDICTION, ColumnReference, Reference
 from batteryops.monitoring.significance import (
+    Spread,
     benjamini_hochberg,
     ks_p_value,
     psi_bound,
@@ -241,7 +243,11 @@ def detect(
     if not counts.rows:
         raise DataError("there are no current rows; expected one at least")
     columns = reference.columns
-    measured = {name: _measure(columns[name], counts.tallies[name], limits) for name in columns}
+    spreads = {name: _spread(column, counts.tallies[name]) for name, column in columns.items()}
+    measured = {
+        name: _measure(column, counts.tallies[name], spreads[name], limits)
+        for name, column in columns.items()
+    }
     tested = [
         name for name, found in measured.items() if found.status not in {"too_few", "missing"}
     ]
@@ -250,14 +256,21 @@ def detect(
         limits.level,
     )
     for name, significant in zip(tested, more_than_chance.tolist(), strict=True):
-        measured[name] = _judged(measured[name], limits, significant=significant)
+        measured[name] = _judged(measured[name], spreads[name], limits, significant=significant)
     prediction = measured.pop(PREDICTION, None)
     if prediction is not None and prediction.status == "missing":
         prediction = None  # predictions need not be at hand; features must
     return DriftReport(measured, prediction, reference.rows, counts.rows, limits.critical_features)
 
 
-def _measure(column: ColumnReference, tally: Tally, limits: DriftLimits) -> FeatureDrift:
+def _spread(column: ColumnReference, tally: Tally) -> Spread:
+    bins = column.grid.to_bins
+    return spread_of(bins(column.counts), bins(tally.cells), column.tally.groups, tally.groups)
+
+
+def _measure(
+    column: ColumnReference, tally: Tally, spread: Spread, limits: DriftLimits
+) -> FeatureDrift:
     """Effect sizes and chances of one column; its status is `ok` until it is judged."""
     grid = column.grid
     before, after = grid.to_bins(column.counts), grid.to_bins(tally.cells)
@@ -286,7 +299,6 @@ def _measure(column: ColumnReference, tally: Tally, limits: DriftLimits) -> Feat
             f"{limits.min_expected_per_bin:g} at least"
         )
         return replace(found, status="too_few", detail=few)
-    spread = spread_of(before, after, column.tally.groups, tally.groups)
     chances = []
     if distance is not None:
         chances.append(ks_p_value(distance, spread.rows, spread.freedom))
@@ -303,14 +315,25 @@ def _measure(column: ColumnReference, tally: Tally, limits: DriftLimits) -> Feat
     )
 
 
-def _judged(found: FeatureDrift, limits: DriftLimits, *, significant: bool) -> FeatureDrift:
+def _judged(
+    found: FeatureDrift, spread: Spread, limits: DriftLimits, *, significant: bool
+) -> FeatureDrift:
     value, distance = found.psi or 0.0, found.ks or 0.0
     beyond = significant and value > (found.psi_critical or 0.0)
     if value < limits.psi_warning and distance < limits.ks_warning:
         return found
     if not beyond:
-        chance = "large, but chance alone makes such differences"
-        return replace(found, detail="; ".join(filter(None, [chance, found.detail])))
+        hopeless = not spread.rows or ks_p_value(1.0, spread.rows, spread.freedom) > limits.level
+        chance = (
+            "large, but from so few assets no difference could be told from chance"
+            if hopeless
+            else "large, but chance alone makes such differences"
+        )
+        return replace(
+            found,
+            status="too_few" if hopeless else "ok",
+            detail="; ".join(filter(None, [chance, found.detail])),
+        )
     alert = value >= limits.psi_alert or distance >= limits.ks_alert
     return replace(found, status="alert" if alert else "warning")
 
