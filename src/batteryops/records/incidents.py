@@ -30,6 +30,7 @@ SEVERITIES: Final = ("info", "warning", "critical")
 MOST_ALERTS: Final = 200
 """That an incident keeps, the newest."""
 
+_UNTOLD: Final = INCIDENTS.c.n_told < INCIDENTS.c.n_turns
 _CLOSED_BY_ITSELF: Final = "the cause stayed away"
 
 
@@ -263,6 +264,12 @@ class Incidents(Store):
             )
             return _found(connection, incident_id)
 
+    def untold(self) -> bool:
+        """Whether there are turns that the ledger does not have yet."""
+        query = sa.select(INCIDENTS.c.incident_id).where(_UNTOLD).limit(1)
+        with self._database.read() as connection:
+            return connection.execute(query).first() is not None
+
     def tell(self, ledger: Ledger) -> int:
         """Write the turns that the ledger does not have yet into it.
 
@@ -273,11 +280,7 @@ class Incidents(Store):
         Returns:
             How many turns were written.
         """
-        query = (
-            sa.select(INCIDENTS)
-            .where(INCIDENTS.c.n_told < INCIDENTS.c.n_turns)
-            .order_by(INCIDENTS.c.incident_id)
-        )
+        query = sa.select(INCIDENTS).where(_UNTOLD).order_by(INCIDENTS.c.incident_id)
         with self._database.read() as connection:
             rows = connection.execute(query).all()
         written = 0

@@ -180,6 +180,7 @@ class Batches:
             raise failure
         for one, count in work.counts():
             service.metrics.answered(one).inc(count)
+            service.metrics.said_column(one, work.soh_of(one))
         return answer, content
 
     def _vehicles(

@@ -70,6 +70,10 @@ class Work:
         counted = [(model, int((self.model == at).sum())) for at, model in enumerate(self.models)]
         return [(model, count) for model, count in counted if count]
 
+    def soh_of(self, model: LiveModel) -> Floats:
+        """The states of health that one model said."""
+        return self.soh[self.model == self.models.index(model)]
+
     def versions(self) -> tuple[BatchVersion, ...]:
         """The versions that answered."""
         return tuple(
