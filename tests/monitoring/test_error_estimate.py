@@ -200,13 +200,13 @@ INTERVALS = Intervals(
 
 def bounded(capacity_ah: float, distance: float, **changes: object) -> dict[str, object]:
     low, high = INTERVALS.around(capacity_ah, distance, (0.0, 2.5))
-    return answer(
-        capacity_ah=capacity_ah,
-        soh=capacity_ah / 2.0,
-        capacity_low_ah=low,
-        capacity_high_ah=high,
-        **changes,
-    )
+    numbers = {
+        "capacity_ah": capacity_ah,
+        "soh": capacity_ah / 2.0,
+        "capacity_low_ah": low,
+        "capacity_high_ah": high,
+    }
+    return answer() | numbers | changes
 
 
 def test_the_width_of_an_interval_tells_the_distance_also_where_one_end_is_cut_off() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import mean_absolute_error, r2_score
 
@@ -250,6 +250,7 @@ def test_a_time_without_a_zone_is_refused() -> None:
         ErrorSums.of(settled([label()]), log([]), old_before=UNTIL.replace(tzinfo=None))
 
 
+@settings(max_examples=25)
 @given(order=st.permutations(range(36)), cuts=st.lists(st.integers(0, 36), max_size=5))
 def test_any_chunks_in_any_order_give_the_same_answer(order: list[int], cuts: list[int]) -> None:
     labels, answers = fleet(n_vehicles=9, n_labels=4)

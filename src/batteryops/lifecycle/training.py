@@ -10,6 +10,7 @@ import polars as pl
 from sklearn.exceptions import ConvergenceWarning
 
 from batteryops.evaluation.gates import Gate, Verdict, judge
+from batteryops.evaluation.metrics import nominal_per_row
 from batteryops.evaluation.protocol_run import ProtocolResult
 from batteryops.evaluation.protocols import PROTOCOLS
 from batteryops.features.views import matrix
@@ -26,6 +27,7 @@ from batteryops.lifecycle.evaluation import (
     algorithm_for,
     evaluate_protocols,
     look_for_leakage,
+    nominal_capacities,
     task_of,
 )
 from batteryops.lifecycle.leakage import PROTOCOL, ViewLeakage
@@ -177,6 +179,7 @@ def train(
             folds=made.settings.evaluation.calibration_folds,
             workers=max(1, int(training.parameters.get("n_jobs", 1))),
             op_index=table["op_index"].to_numpy(),
+            nominal_ah=nominal_per_row(table["asset_id"], nominal_capacities(table, settings)),
         )
     progress.step("convert to ONNX and compare")
     onnx = to_onnx_any(model, len(view.names))
