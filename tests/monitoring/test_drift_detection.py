@@ -171,28 +171,30 @@ def drift_of(before: pl.DataFrame, after: pl.DataFrame) -> DriftReport:
     return detect(reference, Counts.of(reference, after))
 
 
-@pytest.mark.parametrize("given_assets", [True, False], ids=["by vehicle", "by row"])
-def test_independent_rows_that_did_not_change_raise_no_alarm(given_assets: bool) -> None:  # noqa: FBT001 - a case
+@pytest.mark.parametrize(
+    ("runs", "dropped"), [(200, []), (100, ["asset_id"])], ids=["by vehicle", "by row"]
+)
+def test_independent_rows_that_did_not_change_raise_no_alarm(runs: int, dropped: list[str]) -> None:
     rng = np.random.default_rng(19)
     alarms = 0
-    for _ in range(200):
+    for _ in range(runs):
         before, after = fleet(vehicles(rng, 0.0), "a"), fleet(vehicles(rng, 0.0), "b")
-        if not given_assets:
-            before, after = before.drop("asset_id"), after.drop("asset_id")
-        alarms += drift_of(before, after).verdict != "OK"
-    assert alarms <= 10
+        alarms += drift_of(before.drop(dropped), after.drop(dropped)).verdict != "OK"
+    assert alarms <= 0.05 * runs
 
 
-@pytest.mark.parametrize("prefix", ["b", "a"], ids=["other vehicles", "the same vehicles"])
-def test_dependent_cycles_that_did_not_change_raise_no_alarm(prefix: str) -> None:
+@pytest.mark.parametrize(
+    ("runs", "prefix"), [(200, "b"), (100, "a")], ids=["other vehicles", "the same vehicles"]
+)
+def test_dependent_cycles_that_did_not_change_raise_no_alarm(runs: int, prefix: str) -> None:
     rng = np.random.default_rng(20)
     alarms = large = 0
-    for _ in range(200):
+    for _ in range(runs):
         report = drift_of(fleet(vehicles(rng, 0.9), "a"), fleet(vehicles(rng, 0.9), prefix))
         alarms += report.verdict != "OK"
         large += any((found.psi or 0.0) >= 0.10 for found in report.features.values())
-    assert alarms <= 10
-    assert large >= 100  # the effect size alone would have raised them
+    assert alarms <= 0.05 * runs
+    assert large >= 0.5 * runs  # the effect size alone would have raised them
 
 
 def test_without_their_assets_dependent_cycles_would_raise_alarms() -> None:
@@ -211,14 +213,15 @@ def test_without_their_assets_dependent_cycles_would_raise_alarms() -> None:
 @pytest.mark.parametrize("correlation", [0.0, 0.5])
 def test_a_shift_of_half_a_sigma_across_a_fleet_is_found(correlation: float) -> None:
     rng = np.random.default_rng(22)
-    found = 0
+    found = others = 0
     for _ in range(20):
         after = vehicles(rng, correlation)
         after[:, 0] += 0.5
         report = drift_of(fleet(vehicles(rng, correlation), "a"), fleet(after, "b"))
         found += report.features["x0"].status in {"warning", "alert"}
-        assert all(report.features[name].status == "ok" for name in NAMES[1:])
+        others += sum(report.features[name].status != "ok" for name in NAMES[1:])
     assert found == 20
+    assert others <= 2  # of 380
 
 
 def test_a_shift_of_strongly_dependent_cycles_is_found_where_it_is_large_enough() -> None:
@@ -374,7 +377,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
 def test_cells_that_aged_are_far_from_what_they_were() -> None:
     view = get_view("discharge_summary")
     settings = load_settings()
-    table = feature_table(view, open_source("nasa", settings, kinds=("discharge",)))
+    table = feature_table(view, open_source("nasa", settings, kinds=view.kinds))
     cells = table.filter(pl.col("asset_id").is_in(["B0005", "B0006", "B0007"]))
     by_cell = cells.group_by("asset_id", maintain_order=True)
     first, last = by_cell.head(50), by_cell.tail(50)

@@ -240,7 +240,7 @@ def autoregressive_effect(cycles: float, correlation: float = ASSUMED_CORRELATIO
         correlation: between one cycle and the next, 0 to below 1.
 
     Examples:
-        >>> autoregressive_effect(1), round(autoregressive_effect(1e9), 6)
+        >>> round(autoregressive_effect(1), 6), round(autoregressive_effect(1e9), 6)
         (1.0, 19.0)
     """
     lost = 2 * correlation * (1 - correlation**cycles) / (cycles * (1 - correlation) ** 2)
