@@ -23,6 +23,7 @@ from batteryops.lifecycle.decisions import (
     search_budget,
     searching,
 )
+from batteryops.lifecycle.drift_reference import training_reference
 from batteryops.lifecycle.evaluation import (
     algorithm_for,
     evaluate_protocols,
@@ -41,6 +42,7 @@ from batteryops.models.algorithms import Predict
 from batteryops.models.manifest import ChosenAlgorithm
 from batteryops.models.onnx_twin import max_difference_ah
 from batteryops.models.search import Found
+from batteryops.monitoring.reference import Reference
 from batteryops.schema import LABEL
 from batteryops.settings import Settings
 
@@ -85,6 +87,7 @@ class Trained:
             the model on its own rows, and of the protocols' models on the rows they tested.
         leakage: what the leakage checks found.
         uncertainty: prediction intervals, training domain, residuals of unseen assets.
+        reference: what drift is measured against.
         verdict: what the gates said.
         found: what a search on all rows found; None where there was none.
         tournament: None where there was none.
@@ -99,6 +102,7 @@ class Trained:
     facts: Mapping[str, float]
     leakage: ViewLeakage
     uncertainty: Uncertainty
+    reference: Reference
     verdict: Verdict
     found: Found | None
     tournament: Tournament | None
@@ -183,7 +187,8 @@ def train(
         )
     progress.step("convert to ONNX and compare")
     onnx = to_onnx_any(model, len(view.names))
-    own = table.select("asset_id").with_columns(predicted_ah=pl.Series(model(features)))
+    fitted_ah = model(features)
+    own = table.select("asset_id").with_columns(predicted_ah=pl.Series(fitted_ah))
     every = [own, *(result.predictions for result in results.values())]
     facts = {
         "training_time_s": training_time_s,
@@ -213,6 +218,9 @@ def train(
         facts=facts,
         leakage=leakage,
         uncertainty=uncertainty,
+        reference=training_reference(
+            table, view, settings, held_out_ah=uncertainty.held_out_ah, fitted_ah=fitted_ah
+        ),
         verdict=Verdict(verdict.results + leakage.gates),
         found=made.tournament.found if made.tournament else decision.found,
         tournament=made.tournament,

@@ -37,13 +37,15 @@ class Uncertainty:
         intervals: how wide prediction intervals are.
         residuals: how an unseen asset's residuals behave, which its own measurements are believed
             by; None where it was not asked for, or there is but one group.
+        held_out_ah: (n,) capacities predicted without the row's group, NaN without any, Ah.
         errors: which errors are to be expected of unseen assets, for the time before labels come;
             None where it was not asked for, or there is but one group.
     """
 
     domain: Domain
     intervals: Intervals
-    residuals: ResidualProcess | None = None
+    residuals: ResidualProcess | None
+    held_out_ah: NDArray[np.float64] = field(compare=False, repr=False)
     errors: ErrorEstimator | None = field(default=None, compare=False, repr=False)
 
 
@@ -87,6 +89,7 @@ def fit_uncertainty(  # noqa: PLR0913 - data, and how to hold out
         None
         if op_index is None or np.isnan(residuals).all()
         else fit_residual_process(residuals, op_index, owners.assets),
+        predicted,
         None
         if nominal_ah is None
         else fit_error_estimator(residuals, predicted, nominal_ah, distances, owners.groups),
