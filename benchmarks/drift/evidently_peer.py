@@ -9,8 +9,12 @@ import sys
 import time
 
 import pandas as pd
-from evidently import DataDefinition, Dataset, Report
-from evidently.metrics import ValueDrift
+from evidently import (  # type: ignore[import-not-found]  # in its own environment
+    DataDefinition,
+    Dataset,
+    Report,
+)
+from evidently.metrics import ValueDrift  # type: ignore[import-not-found]  # likewise
 
 METHODS = ("psi", "ks")
 

@@ -88,18 +88,28 @@ class Grid:
         bins: Integers = np.add.reduceat(cells, starts, axis=-1)
         return bins
 
-    def bins_of(self, values: NDArray[np.floating]) -> NDArray[np.int64]:
-        """The bin (n,) of each value."""
-        found = np.empty(values.size, dtype=np.int64)
+    def count_by_group(
+        self, values: NDArray[np.floating], groups: Integers, n_groups: int
+    ) -> Integers:
+        """How many values (n,) of each group lie in each bin, (n_groups, n_bins).
+
+        Args:
+            values: (n,).
+            groups: (n,) from 0 to below `n_groups`.
+            n_groups: how many groups there are.
+        """
         edges = self.edges
+        found = np.zeros(n_groups * self.n_bins, dtype=np.int64)
         for start in range(0, values.size, _CHUNK):
             chunk = values[start : start + _CHUNK]
             above = np.zeros(chunk.size, dtype=np.uint8)
             for edge in edges:  # a few comparisons cost less than a search
-                above += chunk > edge
+                above += (chunk > edge).view(np.uint8)
             above[np.isnan(chunk)] = self.n_bins - 1
-            found[start : start + _CHUNK] = above
-        return found
+            places = groups[start : start + _CHUNK] * self.n_bins
+            places += above
+            found += np.bincount(places, minlength=found.size)
+        return found.reshape(n_groups, self.n_bins)
 
 
 def fit_grid(values: NDArray[np.floating]) -> tuple[Grid, Integers]:

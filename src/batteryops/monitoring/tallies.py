@@ -135,15 +135,9 @@ class Rows:
             cells,
             infinite,
             absent,
-            None if self.groups is None else self._by_group(grid, values, self.groups),
+            None if self.groups is None else grid.count_by_group(values, self.groups, GROUPS),
             {label: grid.count(values[rows])[0] for label, rows in (self.strata or {}).items()},
         )
-
-    @staticmethod
-    def _by_group(grid: Grid, values: NDArray[np.floating], groups: NDArray[np.int64]) -> Integers:
-        places = groups * grid.n_bins + grid.bins_of(values)
-        found = np.bincount(places, minlength=GROUPS * grid.n_bins)
-        return found.astype(np.int64).reshape(GROUPS, grid.n_bins)
 
 
 def group_numbers(assets: pl.Series) -> NDArray[np.int64]:
@@ -153,11 +147,10 @@ def group_numbers(assets: pl.Series) -> NDArray[np.int64]:
         >>> group_numbers(pl.Series(["EV-1", "EV-2", "EV-1"]))
         array([452, 126, 452])
     """
-    codes = assets.cast(pl.String).fill_null("").rank("dense").cast(pl.Int64).to_numpy() - 1
-    names = assets.cast(pl.String).fill_null("").unique().sort()
-    numbers = np.array([crc32(name.encode()) % GROUPS for name in names], dtype=np.int64)
-    found: NDArray[np.int64] = numbers[codes]
-    return found
+    ids = assets.cast(pl.String).fill_null("")
+    names = ids.unique()
+    numbers = [crc32(name.encode()) % GROUPS for name in names]
+    return ids.replace_strict(names, numbers, return_dtype=pl.Int64).to_numpy()
 
 
 def words(numbers: NDArray[np.int64] | NDArray[np.float64]) -> str:
