@@ -115,7 +115,7 @@ class Counts:
                 if prediction is None or prediction not in piece.columns
                 else column_values(piece, prediction),
             )
-            for piece in _pieces(path, columns, chunk_rows)
+            for piece in table_pieces(path, columns, chunk_rows)
         )
         total = next(pieces, None)
         if total is None:
@@ -182,7 +182,19 @@ def _refuse_strange(reference: Reference, columns: Sequence[str], what: str) -> 
         )
 
 
-def _pieces(path: Path, columns: list[str], rows: int) -> Iterator[pl.DataFrame]:
+def table_pieces(
+    path: Path, columns: Sequence[str], rows: int = CHUNK_ROWS
+) -> Iterator[pl.DataFrame]:
+    """Some columns of a table in a file, a piece at a time.
+
+    Args:
+        path: CSV where its name ends in `.csv`, Parquet otherwise.
+        columns: which the table has.
+        rows: of a piece, at most.
+
+    Raises:
+        DataError: when the file cannot be read.
+    """
     try:
         if path.suffix == ".csv":
             lines = pl.scan_csv(path, infer_schema_length=None, glob=False).select(columns)
