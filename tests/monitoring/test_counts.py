@@ -103,7 +103,7 @@ def test_a_file_in_pieces_counts_as_the_table_does(suffix: str, tmp_path: Path) 
         REFERENCE, file, strata=lambda piece: piece["stratum"], prediction="p", chunk_rows=70
     )
     assert scanned.to_json() == count(CURRENT).to_json()
-    plain = Counts.scan(REFERENCE, file, chunk_rows=70)
+    plain = Counts.scan(REFERENCE, file, chunk_rows=57)  # leaves one row for the last piece
     assert plain.to_json() == Counts.of(REFERENCE, CURRENT).to_json()
 
 

@@ -264,6 +264,14 @@ def test_missing_values_as_in_the_reference_are_none() -> None:
     assert compare(before, after).status == "ok"
 
 
+def test_values_and_missing_values_are_two_chances_to_be_wrong() -> None:
+    before, after = np.arange(1000.0), np.arange(1000.0)
+    before[:100], after[:130] = np.nan, np.nan
+    # the shares of missing values differ by 0.03, with a pooled share of 0.115
+    z = 0.03 / np.sqrt(0.115 * 0.885 * 2 / 1000)
+    assert compare(before, after).p_value == pytest.approx(2 * 2 * norm.sf(z))
+
+
 def test_columns_without_values_are_told() -> None:
     nothing = np.full(200, np.nan)
     values = np.random.default_rng(26).normal(size=200)

@@ -96,6 +96,16 @@ def test_cycles_that_repeat_an_asset_count_once() -> None:
     assert repeated.rows == pytest.approx(once.rows, rel=0.1)
 
 
+def test_the_variance_of_few_assets_is_estimated_without_bias() -> None:
+    own = np.hstack([np.eye(4, dtype=np.int64) * 400, np.zeros((4, 1), dtype=np.int64)])
+    before, after = beside(own, own)
+    found = spread_of(before.sum(axis=0), after.sum(axis=0), before, after)
+    # in each of four bins an asset's share is 1 or 0: variance 1/4 x 3/4, unbiased 1/4, of the mean
+    # of four 1/16; over the bin's 1/4, times four bins, times two samples
+    assert found.psi_mean == pytest.approx(2 * 4 * (1 / 16) / (1 / 4), rel=0.01)
+    assert found.freedom == 6
+
+
 def test_what_is_lasting_in_assets_of_both_samples_cancels() -> None:
     own = np.kron(np.eye(10, dtype=np.int64), np.full((5, 1), 40))  # each asset has a bin
     own = np.hstack([own, np.zeros((50, 1), dtype=np.int64)])
