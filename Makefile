@@ -66,8 +66,9 @@ bench-peers: $(READY) ## install what ours is held against, each in its own envi
 results: $(READY) ## regenerate docs/RESULTS.md and README's table
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.results
 
-docs: $(READY) ## regenerate the generated pages
+docs: $(READY) ## regenerate the generated pages, alert rules and dashboards
 	$(BIN)/python -m batteryops.features.reference docs/FEATURES.md
+	$(BIN)/python -m batteryops.monitoring.repository_files
 
 lock: ## resolve the dependencies anew (needs uv)
 	uv lock --upgrade

@@ -219,13 +219,17 @@ def test_both_need_the_scope_admin(
         _, admin = keys.create("alertmanager", ["admin"])
         _, other = keys.create("depot", ["predict", "label"])
         client = serve(settings=at_home, doors=Doors(keys.snapshot))
-        for ask in (
-            lambda headers: client.post(WEBHOOK, json=notification(), headers=headers),
-            lambda headers: client.get("/incidents", headers=headers),
+        for method, path, told in (
+            ("POST", WEBHOOK, notification()),
+            ("GET", "/incidents", None),
         ):
-            assert ask({}).status_code == 401
-            assert ask({"Authorization": f"Bearer {other}"}).status_code == 403
-            assert ask({"Authorization": f"Bearer {admin}"}).status_code == 200
+            for headers, status in (
+                ({}, 401),
+                ({"Authorization": f"Bearer {other}"}, 403),
+                ({"Authorization": f"Bearer {admin}"}, 200),
+            ):
+                response = client.request(method, path, json=told, headers=headers)
+                assert response.status_code == status
 
 
 def test_a_ledger_that_is_away_hears_of_an_incident_later(

@@ -54,7 +54,7 @@ RUN_METRICS: Final = (
     Metric(
         "label_age_seconds",
         "gauge",
-        "Age of the labels when the run looked, s; quantile 0 is the newest.",
+        "How late labels came, s, by quantile; quantile 0: how long ago the newest one did.",
         ("quantile",),
     ),
     Metric("feature_psi", "gauge", "Population stability index of a feature.", ("feature",)),
@@ -93,7 +93,7 @@ RUN_METRICS: Final = (
     Metric(
         "feature_stuck_share",
         "gauge",
-        "Share of a feature's values that repeat the vehicle's value before.",
+        "Share of a feature's values that stand still where they should move.",
         ("feature",),
     ),
     Metric(

@@ -17,14 +17,11 @@ class Query:
     Args:
         expr: what is asked.
         legend: names its series; Grafana fills in `{{label}}`.
-        quiet: it is empty where nothing is wrong, or nothing has happened yet: a test demands no
-            data of it.
         buckets: it yields a histogram's, which count upwards; Grafana takes them apart.
     """
 
     expr: str
     legend: str = ""
-    quiet: bool = False
     buckets: bool = False
 
 

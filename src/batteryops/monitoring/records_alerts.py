@@ -62,7 +62,7 @@ def data_alerts(settings: Settings) -> tuple[Rule, ...]:
             cause="data_quality",
             summary="{{ $labels.feature }} repeats itself",
             description="{{ $value | humanizePercentage }} of the values of "
-            "{{ $labels.feature }} repeat the vehicle's value before, expected at most "
+            "{{ $labels.feature }} stand still, expected at most "
             f"{limits.stuck_share:.0%}.",
             meaning="A sensor that is stuck, or a source that sends its last value again.",
             remedy=("Which vehicles? Look at the sensor, then at what buffers its values.",),

@@ -72,7 +72,8 @@ class Work:
 
     def soh_of(self, model: LiveModel) -> Floats:
         """The states of health that one model said."""
-        return self.soh[self.model == self.models.index(model)]
+        said: Floats = self.soh[self.model == self.models.index(model)]
+        return said
 
     def versions(self) -> tuple[BatchVersion, ...]:
         """The versions that answered."""
