@@ -372,6 +372,11 @@ def test_psi_is_symmetric_in_what_it_calls_alike(before: list[int], after: list[
     assert ks(before, after) == ks(after, before)
 
 
+def test_half_a_row_is_added_to_each_bin_that_holds_any() -> None:
+    # (10.5 - 0.5) / 11 = 10/11 in both bins, times ln(10.5 / 0.5)
+    assert psi([0, 10, 0], [10, 0, 0]) == pytest.approx(2 * 10 / 11 * np.log(21))
+
+
 def test_what_cannot_be_compared_is_refused() -> None:
     for measure in (psi, ks):
         with pytest.raises(DataError, match="expected"):
