@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import ks_2samp
 
 from batteryops.monitoring.cells import Integers
+from batteryops.monitoring.drift_detection import psi
 from batteryops.monitoring.significance import (
     FEW_ASSETS,
     autoregressive_effect,
@@ -147,3 +148,18 @@ def test_few_assets_compared_with_themselves_are_taken_to_be_autoregressive() ->
 def test_the_effect_of_an_autoregression_is_that_of_its_covariances() -> None:
     lags = np.abs(np.subtract.outer(np.arange(20), np.arange(20)))
     assert autoregressive_effect(20) == pytest.approx((0.9**lags).sum() / 20)
+
+
+def test_values_that_go_missing_do_not_hide_behind_a_bin_that_the_reference_lacks() -> None:
+    rng = np.random.default_rng(5)
+    before = np.zeros((512, 3), dtype=np.int64)
+    before[:30, :2] = rng.multinomial(60, [0.5, 0.5], size=30)
+    after = np.zeros_like(before)
+    for vehicle in range(100, 105):
+        after[vehicle] = rng.multinomial(1000, [0.2, 0.2, 0.6])
+
+    spread = spread_of(before.sum(0), after.sum(0), before, after)
+    found = psi(before.sum(0), after.sum(0))
+
+    assert found > 5.0
+    assert psi_bound(spread, 0.05) < 0.5 * found

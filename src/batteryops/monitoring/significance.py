@@ -187,7 +187,9 @@ def spread_of(
     if found is None:  # one asset in each: nothing tells how assets differ
         return independent
     by_asset, freedom = found
-    shares = (reference + 0.5) / (n + 0.5 * occupied.sum())
+    # of both together: by the reference's alone, values that begin to go missing, or lie in a bin
+    # that it lacks, would have so large a variance that they always looked like chance
+    shares = (reference + current + 0.5) / (n + m + 0.5 * occupied.sum())
     scaled = by_asset[:, occupied] / np.sqrt(shares[occupied])
     products = scaled.T @ scaled
     trace, squares = float(np.trace(products)), float((products**2).sum())
