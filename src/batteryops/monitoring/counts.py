@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from batteryops.errors import DataError
 from batteryops.files import UNREADABLE, first_line, table_columns
 from batteryops.monitoring.columns import column_values, each, prediction_values
+from batteryops.monitoring.context import ORDER, Context
 from batteryops.monitoring.reference import PREDICTION, Reference
 from batteryops.monitoring.tallies import Rows, Tally
 
@@ -28,11 +29,13 @@ class Counts:
         fingerprint: of the reference whose cells these are.
         rows: that were counted.
         tallies: by column of the reference, `prediction` among them where it has one.
+        context: a sample of the rows, where the reference keeps one too.
     """
 
     fingerprint: str
     rows: int
     tallies: Mapping[str, Tally]
+    context: Context | None = None
 
     @classmethod
     def of(
@@ -75,7 +78,12 @@ class Counts:
         rows = Rows.of(table.height, assets, strata)
         grids = {name: column.grid for name, column in reference.columns.items()}
         found = each(lambda name: rows.tally(grids[name], values[name]), [*values], rows=rows.n)
-        return cls(reference.fingerprint, table.height, dict(zip(values, found, strict=True)))
+        context = None
+        if reference.context is not None:
+            order = table[ORDER] if ORDER in table.columns else None
+            context = Context.of(values, rows.n, assets=assets, order=order)
+        tallies = dict(zip(values, found, strict=True))
+        return cls(reference.fingerprint, table.height, tallies, context)
 
     @classmethod
     def scan(  # noqa: PLR0913 - what is known of a file's columns
@@ -103,7 +111,7 @@ class Counts:
         """
         present = table_columns(path)
         _refuse_strange(reference, present, str(path))
-        wanted = {*reference.features, asset, prediction}
+        wanted = {*reference.features, asset, ORDER, prediction}
         columns = [name for name in present if strata or name in wanted]
         pieces = (
             cls.of(
@@ -139,6 +147,7 @@ class Counts:
             self.fingerprint,
             self.rows + other.rows,
             {name: tally + other.tallies[name] for name, tally in self.tallies.items()},
+            None if self.context is None or other.context is None else self.context + other.context,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -147,6 +156,7 @@ class Counts:
             "reference": self.fingerprint,
             "rows": self.rows,
             "columns": {name: tally.to_json() for name, tally in self.tallies.items()},
+            "context": None if self.context is None else self.context.to_json(),
         }
 
     @classmethod
@@ -162,6 +172,7 @@ class Counts:
                     f"these are counts of reference {document['reference'][:12]}, not of "
                     f"{reference.fingerprint[:12]}; count again"
                 )
+            context = document.get("context")
             return cls(
                 reference.fingerprint,
                 int(document["rows"]),
@@ -169,6 +180,7 @@ class Counts:
                     name: Tally.from_json(document["columns"][name], column.grid)
                     for name, column in reference.columns.items()
                 },
+                None if context is None else Context.from_json(context),
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise DataError(f"these are no counts ({error!r}); count again") from error

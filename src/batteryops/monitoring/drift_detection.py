@@ -32,6 +32,9 @@ from batteryops.settings.sections import MonitoringSettings
 Status = Literal["ok", "warning", "alert", "too_few", "missing"]
 Verdict = Literal["OK", "WARNING", "ALERT", "TOO_FEW"]
 
+AGEING: Final = "ageing"
+"""The cause that raises no alert."""
+
 _VERDICTS: Final[Mapping[Status, Verdict]] = MappingProxyType(
     # the worst first; a feature that does not come at all is no less than one that is all NaN
     {
@@ -117,6 +120,11 @@ class FeatureDrift:
     cause: str | None = None
     detail: str = ""
 
+    @property
+    def expected(self) -> bool:
+        """Whether it is no reason to do anything."""
+        return self.cause == AGEING
+
     def to_json(self) -> dict[str, Any]:
         """For `--json` and the monitoring run."""
         return {name: getattr(self, name) for name in self.__slots__}
@@ -142,20 +150,21 @@ class DriftReport:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of all."""
-        found = {feature.status for feature in self.features.values()}
-        if self.prediction is not None:
+        """The worst of all; that batteries age is as expected, and raises nothing."""
+        found = {feature.status for feature in self.features.values() if not feature.expected}
+        if self.prediction is not None and not self.prediction.expected:
             found.add(self.prediction.status)
-        return next(verdict for status, verdict in _VERDICTS.items() if status in found)
+        return next((verdict for status, verdict in _VERDICTS.items() if status in found), "OK")
 
     @property
     def retraining_wanted(self) -> tuple[str, ...]:
-        """The critical features in alert; a broken sensor is mended, not learned."""
+        """The critical features in alert; a broken sensor is mended, and ageing is expected."""
         return tuple(
             name
             for name in self.critical_features
             if name in self.features
             and self.features[name].status == "alert"
+            and not self.features[name].expected
             and not (self.features[name].cause or "").startswith("sensor_fault")
         )
 

@@ -14,6 +14,7 @@ from batteryops.errors import DataError, PackageError
 from batteryops.features.view import FeatureView
 from batteryops.monitoring.cells import Floats, Grid, Integers, fit_grid
 from batteryops.monitoring.columns import column_values, each, prediction_values
+from batteryops.monitoring.context import ORDER, Context
 from batteryops.monitoring.tallies import Rows, Tally, real, whole, words
 
 if TYPE_CHECKING:  # whoever compares two tables needs no model
@@ -77,6 +78,7 @@ class Reference:
         rows: that it was fitted on.
         assets: how many assets these were of; None where none were given.
         view: of the features, where known.
+        context: a sample of the rows, from which causes of drift are told; None where none is kept.
     """
 
     features: Mapping[str, ColumnReference]
@@ -84,6 +86,7 @@ class Reference:
     rows: int
     assets: int | None
     view: ViewName | None
+    context: Context | None = None
 
     @classmethod
     def fit(  # noqa: PLR0913 - one argument per fact that is known of the rows
@@ -99,7 +102,8 @@ class Reference:
         """Summarise the rows of a table.
 
         Args:
-            table: the features as numeric columns, null or NaN where missing; perhaps `asset`.
+            table: the features as numeric columns, null or NaN where missing; perhaps `asset`, and
+                `op_index`, which says what came first in an asset's life.
             features: which columns.
             asset: the column that says whose row it is. Rows of one asset may depend on each
                 other; without the column all rows are taken to be independent.
@@ -145,6 +149,12 @@ class Reference:
             rows=table.height,
             assets=None if assets is None else assets.n_unique(),
             view=None if view is None else ViewName(view.name, view.version, view.schema_hash),
+            context=Context.of(
+                dict(zip([*features, PREDICTION], values, strict=False)),
+                table.height,
+                assets=assets,
+                order=table[ORDER] if ORDER in table.columns else None,
+            ),
         )
 
     @property
@@ -201,6 +211,7 @@ class Reference:
             },
             "features": {name: _to_json(column) for name, column in self.features.items()},
             "prediction": None if self.prediction is None else _to_json(self.prediction),
+            "context": None if self.context is None else self.context.to_json(),
         }
 
     @classmethod
@@ -218,12 +229,14 @@ class Reference:
                     "it with the batteryops that wrote it, or fit it again"
                 )
             view, prediction = document["view"], document["prediction"]
+            context = document.get("context")  # of a reference that tells no causes there is none
             read = cls(
                 features={name: _read(entry) for name, entry in document["features"].items()},
                 prediction=None if prediction is None else _read(prediction),
                 rows=int(document["rows"]),
                 assets=None if document["assets"] is None else int(document["assets"]),
                 view=None if view is None else ViewName(**view),
+                context=None if context is None else Context.from_json(context),
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise DataError(
