@@ -18,7 +18,7 @@ endif
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench bench-serving bench-peers results docs lock clean
+.PHONY: help setup demo test check format bench bench-serving bench-drift bench-peers results docs lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,14 +56,19 @@ bench: $(READY) ## measure what the README claims, side by side
 bench-serving: $(READY) ## its part on serving alone
 	$(BIN)/python -m benchmarks.serving
 
-bench-peers: $(READY) ## install the servers that ours is held against, each in its own environment
+bench-drift: $(READY) ## its part on drift alone
+	$(BIN)/python -m benchmarks.drift
+
+bench-peers: $(READY) ## install what ours is held against, each in its own environment
 	$(BIN)/python -m benchmarks.serving.setup all
+	$(BIN)/python -m benchmarks.drift --install
 
 results: $(READY) ## regenerate docs/RESULTS.md and README's table
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.results
 
-docs: $(READY) ## regenerate the generated pages
+docs: $(READY) ## regenerate the generated pages, alert rules and dashboards
 	$(BIN)/python -m batteryops.features.reference docs/FEATURES.md
+	$(BIN)/python -m batteryops.monitoring.repository_files
 
 lock: ## resolve the dependencies anew (needs uv)
 	uv lock --upgrade

@@ -18,6 +18,8 @@ from typing import Final
 
 import pandas as pd
 import polars as pl
+from benchmarks.drift import report as drift_report
+from benchmarks.drift.run import measure as measure_drift
 from benchmarks.serving import closed_loop, report
 from benchmarks.serving.run import Plan, measure
 
@@ -242,16 +244,19 @@ def main() -> None:
     plan = Plan()
     with console(stderr=True).status("") as status:
         measured = pipeline(load_settings(), status.update)
+        drift = measure_drift(status.update)
         served = measure(plan, status.update) if can_load else None
     if as_json:
         print_json(
             {
                 "pipeline": [asdict(line) | {"verdict": line.verdict} for line in measured],
+                "drift": drift_report.to_json(drift),
                 "serving": report.to_json(served, plan) if served else None,
             }
         )
     else:
         show(measured)
+        drift_report.show(drift)
         if served:
             report.show(served)
     if not can_load:

@@ -21,6 +21,7 @@ from batteryops.lifecycle.promotion import RECOVERED, promote
 from batteryops.lifecycle.ranges import count_out_of_range
 from batteryops.lifecycle.sources import default_source, open_source, source_note
 from batteryops.lifecycle.training import train
+from batteryops.monitoring.error_estimate import ERROR_ESTIMATE, ErrorEstimator
 from batteryops.records.ledger import Ledger
 from batteryops.registry.mlflow_tracking import ModelRegistry
 from batteryops.settings import RecordsSettings, Settings, load_settings
@@ -224,6 +225,13 @@ def test_promotion_refuses_what_it_does_not_know(trained: Settings) -> None:
         promote(1, trained, force=True, reason="  ")
     with pytest.raises(RegistryError):
         promote(7, trained)
+
+
+def test_a_package_says_which_errors_to_expect_of_batteries_never_seen(trained: Settings) -> None:
+    package = load_model("1", trained).package
+    found = ErrorEstimator.from_json(package.document(ERROR_ESTIMATE))
+    assert found.n_rows == package.manifest.training_rows
+    assert found.ratios.size == len(package.manifest.training_assets)  # each one held out
 
 
 def test_a_version_without_its_ledger_line_is_reported_and_promotion_writes_it_first(

@@ -7,7 +7,18 @@ from typing import Annotated
 import typer
 
 from batteryops import __version__
-from batteryops.cli import answering, baseline, compression, data, fleet, keys, model, packs, system
+from batteryops.cli import (
+    answering,
+    baseline,
+    compression,
+    data,
+    fleet,
+    incidents,
+    keys,
+    model,
+    packs,
+    system,
+)
 from batteryops.errors import BatteryOpsError
 
 app = typer.Typer(
@@ -36,6 +47,7 @@ app.command(rich_help_panel="Answers")(answering.serve)
 app.command(rich_help_panel="Answers")(answering.refresh)
 app.add_typer(keys.app, name="keys", rich_help_panel="Answers")
 app.command(rich_help_panel="Record")(system.audit)
+app.add_typer(incidents.app, name="incidents", rich_help_panel="Record")
 
 
 def _version(value: bool) -> None:

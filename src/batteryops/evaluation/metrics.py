@@ -214,14 +214,28 @@ def intervals(
     """
     sums = _Sums.of(predictions)
     n_assets = len(sums.assets)
+    times = times_drawn(n_assets, resamples, rng)
+    drawn = sums.metrics(times @ sums.table)
+    mae = sums.metrics(sums.table)["mae_ah"]
+    drawn["worst_asset_mae_ah"] = np.where(times > 0, mae, -math.inf).max(axis=1)
+    if n_assets == 1:
+        return dict.fromkeys(drawn, Interval(math.nan, math.nan))
+    return {name: percentiles(values, confidence) for name, values in drawn.items()}
+
+
+def times_drawn(n_assets: int, resamples: int, rng: np.random.Generator) -> Floats:
+    """How often each asset is drawn, (resamples, assets): as many draws as there are assets.
+
+    Times a table of sums per asset (assets, k) it gives the sums of each resample (resamples, k).
+
+    Examples:
+        >>> times_drawn(3, 2, np.random.default_rng(0)).sum(axis=1)
+        array([3., 3.])
+    """
     draws = rng.integers(0, n_assets, size=(resamples, n_assets))
     cells = draws + n_assets * np.arange(resamples)[:, None]
     times = np.bincount(cells.ravel(), minlength=resamples * n_assets)
-    drawn = sums.metrics(times.reshape(resamples, n_assets).astype(np.float64) @ sums.table)
-    drawn["worst_asset_mae_ah"] = sums.metrics(sums.table)["mae_ah"][draws].max(axis=1)
-    if n_assets == 1:
-        return dict.fromkeys(drawn, Interval(math.nan, math.nan))
-    return {name: _percentiles(values, confidence) for name, values in drawn.items()}
+    return times.reshape(resamples, n_assets).astype(np.float64)
 
 
 def nominal_per_row(
@@ -308,7 +322,8 @@ def _ratio(above: Floats, below: Floats, defined: NDArray[np.bool_]) -> Floats:
     return np.divide(above, below, out=np.full_like(above, np.nan), where=defined)
 
 
-def _percentiles(values: Floats, confidence: float) -> Interval:
+def percentiles(values: Floats, confidence: float) -> Interval:
+    """The interval that holds a share of resampled values; both ends NaN where most are."""
     finite = values[np.isfinite(values)]
     if 2 * finite.size < values.size:  # mostly undefined, so the rest would mislead
         return Interval(math.nan, math.nan)

@@ -28,6 +28,8 @@ from batteryops.models.algorithms import Boosted, get_algorithm
 from batteryops.models.manifest import code_version
 from batteryops.models.package import ModelPackage, load_package
 from batteryops.models.package_writing import write_package
+from batteryops.monitoring.error_estimate import ERROR_ESTIMATE
+from batteryops.monitoring.reference import DRIFT_REFERENCE
 from batteryops.records.ledger import GATE_VERDICT, MODEL_REGISTERED, Ledger
 from batteryops.registry.mlflow_tracking import ModelVersion
 from batteryops.settings import Settings
@@ -194,6 +196,8 @@ def _write(trained: Trained, settings: Settings, folder: Path) -> ModelPackage:
     tournament = {"tournament": trained.tournament.to_json()} if trained.tournament else {}
     residuals = trained.uncertainty.residuals
     learned = {RESIDUALS: residuals.to_json()} if residuals else {}
+    if trained.uncertainty.errors:
+        learned[ERROR_ESTIMATE] = trained.uncertainty.errors.to_json()
     search = {"search": trained.found.to_json()} if trained.found else {}
     return write_package(
         folder,
@@ -216,6 +220,7 @@ def _write(trained: Trained, settings: Settings, folder: Path) -> ModelPackage:
             | {"training": dict(trained.facts)},
             "quality": prepared.report.to_json(),
             "leakage": trained.leakage.to_json(),
+            DRIFT_REFERENCE: trained.reference.to_json(),
             **learned,
             **tournament,
             **search,

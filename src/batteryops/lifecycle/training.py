@@ -10,6 +10,7 @@ import polars as pl
 from sklearn.exceptions import ConvergenceWarning
 
 from batteryops.evaluation.gates import Gate, Verdict, judge
+from batteryops.evaluation.metrics import nominal_per_row
 from batteryops.evaluation.protocol_run import ProtocolResult
 from batteryops.evaluation.protocols import PROTOCOLS
 from batteryops.features.views import matrix
@@ -22,10 +23,12 @@ from batteryops.lifecycle.decisions import (
     search_budget,
     searching,
 )
+from batteryops.lifecycle.drift_reference import training_reference
 from batteryops.lifecycle.evaluation import (
     algorithm_for,
     evaluate_protocols,
     look_for_leakage,
+    nominal_capacities,
     task_of,
 )
 from batteryops.lifecycle.leakage import PROTOCOL, ViewLeakage
@@ -39,6 +42,7 @@ from batteryops.models.algorithms import Predict
 from batteryops.models.manifest import ChosenAlgorithm
 from batteryops.models.onnx_twin import max_difference_ah
 from batteryops.models.search import Found
+from batteryops.monitoring.reference import Reference
 from batteryops.schema import LABEL
 from batteryops.settings import Settings
 
@@ -83,6 +87,7 @@ class Trained:
             the model on its own rows, and of the protocols' models on the rows they tested.
         leakage: what the leakage checks found.
         uncertainty: prediction intervals, training domain, residuals of unseen assets.
+        reference: what drift is measured against.
         verdict: what the gates said.
         found: what a search on all rows found; None where there was none.
         tournament: None where there was none.
@@ -97,6 +102,7 @@ class Trained:
     facts: Mapping[str, float]
     leakage: ViewLeakage
     uncertainty: Uncertainty
+    reference: Reference
     verdict: Verdict
     found: Found | None
     tournament: Tournament | None
@@ -177,10 +183,12 @@ def train(
             folds=made.settings.evaluation.calibration_folds,
             workers=max(1, int(training.parameters.get("n_jobs", 1))),
             op_index=table["op_index"].to_numpy(),
+            nominal_ah=nominal_per_row(table["asset_id"], nominal_capacities(table, settings)),
         )
     progress.step("convert to ONNX and compare")
     onnx = to_onnx_any(model, len(view.names))
-    own = table.select("asset_id").with_columns(predicted_ah=pl.Series(model(features)))
+    fitted_ah = model(features)
+    own = table.select("asset_id").with_columns(predicted_ah=pl.Series(fitted_ah))
     every = [own, *(result.predictions for result in results.values())]
     facts = {
         "training_time_s": training_time_s,
@@ -210,6 +218,9 @@ def train(
         facts=facts,
         leakage=leakage,
         uncertainty=uncertainty,
+        reference=training_reference(
+            table, view, settings, held_out_ah=uncertainty.held_out_ah, fitted_ah=fitted_ah
+        ),
         verdict=Verdict(verdict.results + leakage.gates),
         found=made.tournament.found if made.tournament else decision.found,
         tournament=made.tournament,

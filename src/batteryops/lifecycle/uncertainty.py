@@ -1,7 +1,7 @@
 """How far to believe answers: intervals, domain and residuals, for a package and for folds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -22,6 +22,7 @@ from batteryops.models.intervals import (
 )
 from batteryops.models.offers import HoldsOut, features_used
 from batteryops.models.remembering import once_per_rows
+from batteryops.monitoring.error_estimate import ErrorEstimator, fit_error_estimator
 from batteryops.settings import Settings
 
 STRICTEST: Final = "unseen_schedules"
@@ -37,11 +38,16 @@ class Uncertainty:
         intervals: how wide prediction intervals are.
         residuals: how an unseen asset's residuals behave, which its own measurements are believed
             by; None where it was not asked for, or there is but one group.
+        held_out_ah: (n,) capacities predicted without the row's group, NaN without any, Ah.
+        errors: which errors are to be expected of unseen assets, for the time before labels come;
+            None where it was not asked for, or there is but one group.
     """
 
     domain: Domain
     intervals: Intervals
-    residuals: ResidualProcess | None = None
+    residuals: ResidualProcess | None
+    held_out_ah: NDArray[np.float64] = field(compare=False, repr=False)
+    errors: ErrorEstimator | None = field(default=None, compare=False, repr=False)
 
 
 def fit_uncertainty(  # noqa: PLR0913 - data, and how to hold out
@@ -54,6 +60,7 @@ def fit_uncertainty(  # noqa: PLR0913 - data, and how to hold out
     folds: int,
     workers: int = 1,
     op_index: NDArray[np.int64] | None = None,
+    nominal_ah: NDArray[np.float64] | None = None,
 ) -> Uncertainty:
     """Calibrate on groups held out from `features`; nothing else is looked at.
 
@@ -69,6 +76,7 @@ def fit_uncertainty(  # noqa: PLR0913 - data, and how to hold out
         workers: folds fitted at a time.
         op_index: (n,) positions in the assets' lives: with them, the residuals of the same held-out
             predictions are learned too.
+        nominal_ah: (n,) nominal capacities: with them, which errors are to be expected is learned.
     """
     predicted = out_of_group_predictions(
         fit, features, labels, owners, folds=folds, workers=workers
@@ -82,6 +90,10 @@ def fit_uncertainty(  # noqa: PLR0913 - data, and how to hold out
         None
         if op_index is None or np.isnan(residuals).all()
         else fit_residual_process(residuals, op_index, owners.assets),
+        predicted,
+        None
+        if nominal_ah is None
+        else fit_error_estimator(residuals, predicted, nominal_ah, distances, owners.groups),
     )
 
 

@@ -21,6 +21,9 @@ MODEL_PROMOTED: Final = "model_promoted"
 BASELINE_FITTED: Final = "baseline_fitted"
 KEY_CREATED: Final = "key_created"
 KEY_REVOKED: Final = "key_revoked"
+INCIDENT_OPENED: Final = "incident_opened"
+INCIDENT_REOPENED: Final = "incident_reopened"
+INCIDENT_CLOSED: Final = "incident_closed"
 
 GENESIS: Final = "0" * 64
 """What the first entry names as the hash before it."""

@@ -96,3 +96,39 @@ API_KEYS: Final = sa.Table(
     sa.Column("revoked_at", _Utc(), nullable=True),
 )
 """One row per API key, of which only a hash is kept."""
+
+MONITORING_RUNS: Final = sa.Table(
+    "monitoring_runs",
+    METADATA,
+    sa.Column("run_id", sa.String(36), primary_key=True),
+    sa.Column("kind", sa.String(32), nullable=False),
+    sa.Column("at", _Utc(), nullable=False),
+    sa.Column("document", sa.JSON(), nullable=False),
+    sa.Index("monitoring_runs_by_kind", "kind", "at"),
+)
+"""One row per monitoring run; what it found is `document`."""
+
+INCIDENTS: Final = sa.Table(
+    "incidents",
+    METADATA,
+    sa.Column("incident_id", sa.String(36), primary_key=True),
+    sa.Column("fingerprint", sa.String(64), nullable=False),
+    sa.Column("cause", sa.JSON(), nullable=False),
+    sa.Column("severity", sa.String(16), nullable=False),
+    sa.Column("summary", sa.Text(), nullable=False),
+    sa.Column("alerts", sa.JSON(), nullable=False),
+    sa.Column("started_at", _Utc(), nullable=False),
+    sa.Column("opened_at", _Utc(), nullable=False),
+    sa.Column("updated_at", _Utc(), nullable=False),
+    sa.Column("resolved_at", _Utc(), nullable=True),
+    sa.Column("closed_at", _Utc(), nullable=True),
+    sa.Column("closed_by", sa.String(128), nullable=True),
+    sa.Column("note", sa.Text(), nullable=True),
+    sa.Column("notifications", sa.Integer(), nullable=False),
+    sa.Column("reopened", sa.Integer(), nullable=False),
+    sa.Column("turns", sa.JSON(), nullable=False),
+    sa.Column("n_turns", sa.Integer(), nullable=False),
+    sa.Column("n_told", sa.Integer(), nullable=False),
+    sa.Index("incidents_by_cause", "fingerprint", "incident_id"),
+)
+"""One row per incident; the ledger has the first `n_told` of its `turns`."""

@@ -27,7 +27,9 @@ from batteryops.serving.explanation_documents import (
     ExplainedPrediction,
 )
 from batteryops.serving.explanations import add_explanation_routes, asks_why, explained
+from batteryops.serving.incident_routes import add_incident_routes
 from batteryops.serving.labelling import add_label_routes
+from batteryops.serving.monitored import add_monitoring
 from batteryops.serving.problems import (
     ASSET_NOT_SERVED,
     BODY_TOO_LARGE,
@@ -83,6 +85,7 @@ def create_app(service: Service, on_desk: Callable[[Desk], None] | None = None) 
         An ASGI app; its `state.service` is the service, its `state.desk` the desk.
     """
     metrics = service.metrics
+    add_monitoring(service)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -199,6 +202,7 @@ def create_app(service: Service, on_desk: Callable[[Desk], None] | None = None) 
 
     add_explanation_routes(app, service)
     add_label_routes(app, service)
+    add_incident_routes(app, service)
     add_reference_page(app)
     add_batch_routes(app, service)
     add_v2_routes(app, service)

@@ -204,6 +204,7 @@ class Batches:
             raise failure
         for one, count in work.counts():
             service.metrics.answered(one).inc(count)
+            service.metrics.said_column(one, work.soh_of(one))
         if model is None and lineup.shadow is not None:
             answered = _Answered(questions, work.errors, request_id, answered_at, latency_ms)
             self._show(lineup.shadow, answered)

@@ -70,6 +70,11 @@ class Work:
         counted = [(model, int((self.model == at).sum())) for at, model in enumerate(self.models)]
         return [(model, count) for model, count in counted if count]
 
+    def soh_of(self, model: LiveModel) -> Floats:
+        """The states of health that one model said."""
+        said: Floats = self.soh[self.model == self.models.index(model)]
+        return said
+
     def versions(self, *, served: bool = True) -> tuple[BatchVersion, ...]:
         """The versions that answered, and whether that goes out."""
         return tuple(

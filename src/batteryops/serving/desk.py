@@ -284,7 +284,9 @@ class Desk:
             )
             one.asked.reply(orjson.dumps(told))
         for model in {id(one.model): one.model for one in taken}.values():
-            self._metrics.answered(model).inc(sum(one.model is model for one in taken))
+            own = [one.row.soh for one in taken if one.model is model]
+            self._metrics.answered(model).inc(len(own))
+            self._metrics.said(model, own)
 
     def _explain_some(self, explainer: Explainer, taken: list[Taken]) -> None:
         """Have a share of what is on record explained there."""

@@ -138,6 +138,7 @@ async def explained(service: Service, asked: AsgiRequest) -> dict[str, Any]:
         metrics.shadowed(lineup.shadow).inc()
     await on_record(service.writer, [encode_row(each) for each in records])
     metrics.answered(model).inc()
+    metrics.said(model, (row.soh,))
     answer = document_of(
         row,
         model,

@@ -1,18 +1,28 @@
 """What the server counts and times, for Prometheus; over all workers where there are several."""
 
 import os
+import time
+from collections.abc import Iterable
 from typing import Final, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from batteryops.serving.live_model import LiveModel
+from batteryops.serving.machine import OwnUse
+from batteryops.serving.tally import Tally
 
 SHARED_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable of prometheus_client: where workers count together."""
 
 _BUCKETS_S: Final = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+)  # fmt: skip
+_SOH_BUCKETS: Final = (
+    0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.25,
 )  # fmt: skip
 _PREDICT: Final = ("POST", "/predict")
 
@@ -31,6 +41,7 @@ class Metrics:
         lost: answers that were given but could not be put on record, in `async` mode.
         explained: answers whose contributions followed them into the log.
         unexplained: answers whose contributions should have, and did not.
+        soh: what the models said, by version; counted when `observe` is called.
     """
 
     def __init__(self) -> None:
@@ -112,6 +123,29 @@ class Metrics:
         self.registry_reachable = self._gauge(
             "registry_reachable", "1 while the model registry answers.", "livemin"
         )
+        self.soh = Histogram(
+            "predicted_soh",
+            "State of health that the models said, 1 is nominal, whether it was given or withheld.",
+            ("version",),
+            buckets=_SOH_BUCKETS,
+            registry=self.registry,
+        )
+        self._own_use = OwnUse(
+            Counter(
+                "server_cpu_seconds",
+                "Processor time of the server's workers, s.",
+                registry=self.registry,
+            ),
+            self._gauge("server_memory_bytes", "Resident memory of the server's workers."),
+        )
+        self._gauge("server_workers", "Workers that are alive.").set(1)
+        self._gauge(
+            "server_start_time_seconds",
+            "When the longest-lived worker started, Unix time.",
+            "livemin",
+        ).set(time.time())
+        self._tallies: dict[str, Tally] = {}
+        self._beside: list[Collector] = []
         self._in_service: list[Gauge] = []
         self._predict_ok = self.duration.labels(*_PREDICT, 200)
 
@@ -135,13 +169,42 @@ class Metrics:
         self.commit.observe(seconds)
         self.committed.inc(n_rows)
 
+    def tell_also(self, collector: Collector) -> None:
+        """Have a collector's metrics told beside; whoever answers the scrape asks it."""
+        self._beside.append(collector)
+        if not self._shared:
+            self.registry.register(collector)
+
+    def observe(self) -> None:
+        """Count what waits to be counted, and what this worker uses; a few times a second."""
+        for tally in list(self._tallies.values()):
+            tally.flush()
+        self._own_use.note()
+
     def exposed(self) -> CollectorRegistry:
         """What `/metrics` prints: this process's, or those of all workers together."""
         if not self._shared:
             return self.registry
         together = CollectorRegistry()
         MultiProcessCollector(together)  # type: ignore[no-untyped-call] # the library's own
+        for collector in self._beside:
+            together.register(collector)
         return together
+
+    def said(self, model: LiveModel, soh: Iterable[float]) -> None:
+        """A model has said these states of health."""
+        self._tally(model).add(soh)
+
+    def said_column(self, model: LiveModel, soh: NDArray[np.float64]) -> None:
+        """A model has said these to a batch."""
+        self._tally(model).add_column(soh)
+
+    def _tally(self, model: LiveModel) -> Tally:
+        found = self._tallies.get(model.version)
+        if found is None:
+            made = Tally(self.soh.labels(model.version), _SOH_BUCKETS)
+            found = self._tallies.setdefault(model.version, made)
+        return found
 
     def answered(self, model: LiveModel) -> Counter:
         """Answers of a model."""
@@ -175,3 +238,4 @@ class Metrics:
             info.set(1)
             self.answered(model)  # counts from 0, so that a rate has a beginning
             self.cache_hits(model)
+            self.soh.labels(model.version)

@@ -128,6 +128,7 @@ class Service:
 
     def observe(self) -> None:
         """Note how long the log's queue is, and whether the registry answers, for `/metrics`."""
+        self.metrics.observe()
         self.metrics.queue_rows.set(self.writer.waiting)
         self.metrics.log_lag.set(self.writer.oldest_wait_s)
         self.metrics.registry_reachable.set(self.deployment.registry.reachable)

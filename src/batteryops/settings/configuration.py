@@ -18,6 +18,7 @@ from batteryops.schema import Profile
 from batteryops.settings.sections import (
     EvaluationSettings,
     FleetSettings,
+    MonitoringSettings,
     ProfileSettings,
     QualitySettings,
     RecordsSettings,
@@ -57,6 +58,7 @@ class Settings(BaseSettings):
     registry: RegistrySettings
     records: RecordsSettings
     serving: ServingSettings
+    monitoring: MonitoringSettings
 
     @classmethod
     def settings_customise_sources(

@@ -233,3 +233,50 @@ class ServingSettings(_Section):
     limits: LimitSettings
     explain_share: Share
     telemetry: bool
+
+
+class AlertSettings(_Section):
+    """From where on Prometheus alerts, and when an incident is over."""
+
+    run_age_hours: Annotated[float, Field(gt=0)]
+    backup_age_hours: Annotated[float, Field(gt=0)]
+    error_share: Share
+    log_lag_s: Annotated[float, Field(gt=0)]
+    out_of_domain_share: Share
+    missing_share: Share
+    stuck_share: Share
+    feature_out_of_range_share: Share
+    disk_free_share: Share
+    quiet_minutes: Annotated[float, Field(gt=0)]
+
+
+class MonitoringSettings(_Section):
+    """What is looked at of a model in service, and from where on it matters."""
+
+    window_days: Annotated[float, Field(gt=0)]
+    psi_warning: Annotated[float, Field(gt=0)]
+    psi_alert: Annotated[float, Field(gt=0)]
+    ks_warning: Annotated[float, Field(gt=0, le=1)]
+    ks_alert: Annotated[float, Field(gt=0, le=1)]
+    level: Annotated[float, Field(gt=0, lt=1)]
+    min_expected_per_bin: Annotated[float, Field(ge=1)]
+    critical_features: tuple[str, ...]
+    temperature_bands_c: OrderedRange
+    label_tolerance_days: Annotated[float, Field(ge=0)]
+    min_labels: Annotated[int, Field(ge=1)]
+    max_out_of_range_share: Share
+    mae_alert_ah: Annotated[float, Field(gt=0)]
+    r2_alert: Annotated[float, Field(le=1)]
+    latency_p95_alert_s: Annotated[float, Field(gt=0)]
+    label_lag_alert_days: Annotated[float, Field(gt=0)]
+    alerts: AlertSettings
+
+    @model_validator(mode="after")
+    def _a_warning_comes_first(self) -> Self:
+        for what, warning, alert in (
+            ("psi", self.psi_warning, self.psi_alert),
+            ("ks", self.ks_warning, self.ks_alert),
+        ):
+            if warning > alert:
+                raise ValueError(f"{what}_warning {warning} is above {what}_alert {alert}")
+        return self
