@@ -153,6 +153,12 @@ SERVER_METRICS: Final = (
         "version",
     ),
     _application(
+        "shadow_predictions_dropped_total",
+        "counter",
+        "Rows of batches that a challenger that shadows was not shown, as it was too slow.",
+        "version",
+    ),
+    _application(
         "predictions_lost_total",
         "counter",
         "Predictions given that could not be put on record (log mode async).",
