@@ -15,8 +15,9 @@ from sklearn.metrics import mean_absolute_error, r2_score
 
 from batteryops.errors import DataError
 from batteryops.evaluation.metrics import Predictions, intervals
+from batteryops.monitoring.error_sums import ErrorSums
 from batteryops.monitoring.label_join import LabelTable, label_table
-from batteryops.monitoring.performance import ErrorSums, Judging, Performance, judge
+from batteryops.monitoring.performance import Judging, Performance, judge
 from monitoring.logged import DAY, START, answer, cell_of, label, labels_frame, log
 
 WEEK = timedelta(days=7)

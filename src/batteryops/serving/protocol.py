@@ -15,20 +15,20 @@ import time
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Self
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from batteryops.records.identifiers import new_id
 from batteryops.serving.body import too_large
-from batteryops.serving.envelope import ACCEPTED_ID, SECURITY_HEADERS
+from batteryops.serving.hot_request import HotRequest, Outlet
 from batteryops.serving.metrics import Metrics
 from batteryops.serving.problems import (
     ARRIVED_TOO_SLOWLY,
     HEAD_TOO_LARGE,
     MALFORMED_HTTP,
-    MEDIA_TYPE,
     ProblemError,
     problem_content,
 )
+from batteryops.serving.wire import on_the_wire, problem_headers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 
 PATH: Final = b"/predict"
 _READ: Final = frozenset((b"authorization", b"content-type", b"content-encoding", b"x-request-id"))
-_SECURITY: Final = b"".join(name + b": " + value + b"\r\n" for name, value in SECURITY_HEADERS)
-_ANSWER: Final = b"content-type: application/json\r\n" + _SECURITY
-_CLOSE: Final = b"connection: close\r\n"
 _CLOSING: Final = {"Connection": "close"}
 _CLIENT_LEFT: Final = 499  # as the envelope counts it
 _HEAD_BYTES: Final = 65_536
@@ -53,118 +50,6 @@ class _Head(NamedTuple):
 
     headers: "Mapping[bytes, bytes]"
     body_bytes: int
-
-
-class _Outlet:
-    """A connection that is not torn down over a refusal that the client has not read yet.
-
-    Where a socket is closed with bytes unread, the kernel resets the connection, and a client in
-    the middle of its 10 MB never sees why. So what it still sends is read, for a while, and thrown
-    away.
-    """
-
-    def __init__(self, transport: asyncio.Transport, protocol: "HotProtocol") -> None:
-        self._transport = transport
-        self._protocol = protocol
-        self.write = transport.write
-        self.get_extra_info = transport.get_extra_info
-        self.pause_reading = transport.pause_reading
-        self.resume_reading = transport.resume_reading
-        self.lingers = False
-
-    def is_closing(self) -> bool:
-        """Whether nothing more can be sent."""
-        return self.lingers or self._transport.is_closing()
-
-    def close(self) -> None:
-        """Send what was written, and close, now or soon."""
-        if self.lingers or not self._protocol.has_refused_what_arrives():
-            self._transport.close()
-            return
-        self.lingers = True
-        self._transport.write_eof()
-        self._protocol.linger()
-
-
-class _Unheard:
-    """An event that nobody waits for."""
-
-    def set(self) -> None:
-        """Do nothing."""
-
-
-class HotRequest:
-    """One request on the short way; stands in uvicorn's protocol where its own cycles do."""
-
-    __slots__ = (
-        "arrived",
-        "content",
-        "disconnected",
-        "headers",
-        "keep_alive",
-        "more_body",
-        "protocol",
-        "request_id",
-        "response_complete",
-    )
-
-    message_event: ClassVar = _Unheard()
-
-    def __init__(self, protocol: "HotProtocol", headers: "Mapping[bytes, bytes]") -> None:
-        self.protocol = protocol
-        self.headers = headers
-        self.arrived = time.perf_counter()
-        self.content = b""
-        self.more_body = True
-        self.keep_alive = True
-        self.disconnected = False
-        self.response_complete = False
-        given = headers.get(b"x-request-id")
-        self.request_id = (
-            given.decode("latin-1")
-            if given is not None and ACCEPTED_ID.fullmatch(given)
-            else ""  # then it gets that of the prediction
-        )
-
-    def reply(self, content: bytes) -> None:
-        """Answer with a JSON document and status 200."""
-        self._send(STATUS_LINE[200], _ANSWER, content)
-        self.protocol.metrics.answered_in(time.perf_counter() - self.arrived)
-
-    def refuse(self, problem: ProblemError) -> None:
-        """Answer with a problem document."""
-        if self.response_complete:
-            return
-        self.request_id = self.request_id or new_id()
-        content = problem_content(
-            problem.kind, problem.detail, self.request_id, errors=problem.errors
-        )
-        headers = _problem_headers(problem)
-        if "Connection" in problem.headers:
-            self.keep_alive = False
-        self._send(STATUS_LINE[problem.kind.status], headers, content)
-        self.protocol.metrics.refused_in(problem.kind.status, time.perf_counter() - self.arrived)
-
-    def _send(self, status_line: bytes, headers: bytes, content: bytes) -> None:
-        self.response_complete = True
-        protocol = self.protocol
-        if self.disconnected or protocol.transport.is_closing():
-            return
-        protocol.transport.write(
-            b"%b%b%bx-request-id: %b\r\ncontent-length: %d\r\n%b\r\n%b"
-            % (
-                status_line,
-                protocol.default_header_lines(),
-                headers,
-                self.request_id.encode(),
-                len(content),
-                b"" if self.keep_alive else _CLOSE,
-                content,
-            )
-        )
-        if not self.keep_alive:
-            protocol.transport.close()
-        protocol.on_response_complete()
 
 
 class HotProtocol(HttpToolsProtocol):
@@ -217,11 +102,11 @@ class HotProtocol(HttpToolsProtocol):
         self._without_upgrade: bytes | None = None
         self._refused = False
         self._patience: asyncio.TimerHandle | None = None
-        self._outlet: _Outlet
+        self._outlet: Outlet
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn declares it
         """Wait for a request, but not for ever."""
-        self._outlet = _Outlet(transport, self)
+        self._outlet = Outlet(transport, self)
         super().connection_made(self._outlet)  # type: ignore[arg-type] # it has what is asked of it
         self._arriving = True
         self._wait()
@@ -415,17 +300,9 @@ class HotProtocol(HttpToolsProtocol):
         self._refused = True
         request_id = new_id()
         content = problem_content(problem.kind, problem.detail, request_id)
+        headers = self.default_header_lines() + problem_headers(problem)
         self.transport.write(
-            b"%b%b%bx-request-id: %b\r\ncontent-length: %d\r\n%b\r\n%b"
-            % (
-                STATUS_LINE[problem.kind.status],
-                self.default_header_lines(),
-                _problem_headers(problem),
-                request_id.encode(),
-                len(content),
-                _CLOSE,
-                content,
-            )
+            on_the_wire(problem.kind.status, headers, request_id, content, keep_alive=False)
         )
         self.transport.close()
 
@@ -457,12 +334,3 @@ class HotProtocol(HttpToolsProtocol):
             self.transport.close()
         else:
             self._refuse(problem)
-
-
-def _problem_headers(problem: ProblemError) -> bytes:
-    given = b"".join(
-        f"{name.lower()}: {value}\r\n".encode("latin-1")
-        for name, value in problem.headers.items()
-        if name != "Connection"  # stands with what ends a connection
-    )
-    return b"content-type: " + MEDIA_TYPE.encode() + b"\r\n" + _SECURITY + given
