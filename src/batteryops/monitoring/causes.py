@@ -175,10 +175,11 @@ def _far_assets(pair: Pair, names: list[str]) -> NDArray[np.bool_]:
             if (own := pair.before.assets == asset).any()
         ]
     )
+    usual = usual[np.isfinite(usual).all(axis=1)]
     if len(usual) < _FEW:
         return rows
-    centre = np.nanmedian(usual, axis=0)
-    width = 1.4826 * np.nanmedian(np.abs(usual - centre), axis=0)
+    centre = np.median(usual, axis=0)
+    width = 1.4826 * np.median(np.abs(usual - centre), axis=0)
     for asset in np.unique(pair.after.assets):
         own = pair.after.assets == asset
         away = np.abs(means(new[own], pair.after.weights[own]) - centre)

@@ -179,7 +179,7 @@ def _per_asset(by_asset: bool) -> int:  # noqa: FBT001 - the question it answers
 
 
 def _hashes(assets: pl.Series | None, rows: int) -> NDArray[np.uint32]:
-    if assets is None:
+    if assets is None or not rows:
         return np.zeros(rows, dtype=np.uint32)
     ids = assets.cast(pl.String).fill_null("")
     names = ids.unique()

@@ -1,38 +1,30 @@
 """What moved together: which of the causes explains the shifts of a pair of samples."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
 
+from batteryops.monitoring.axes import AGE, SCALES, SMALL, Axes, differences, error_left, find_axes
 from batteryops.monitoring.cells import Floats
 from batteryops.monitoring.pairs import Pair
 from batteryops.monitoring.quantities import (
     ageing_sign,
     is_level,
-    load_axis,
     sensor_of,
-    temperature_axis,
     trend_features,
 )
 from batteryops.monitoring.reference import PREDICTION
 from batteryops.monitoring.sensor_faults import distance
 
 UNKNOWN: Final = "unknown"
-AGE: Final = "age"
 
-_SMALL: Final = 0.15  # deviations: such a shift is none
 _FALL: Final = 0.3
 _TOGETHER: Final = 2
-_LARGEST_SCALE: Final = 2.5  # ties are straight lines, and physics is not
-_SMALLEST_SCALE: Final = 0.4
-_FOLLOWED: Final = 0.8  # of the error that is left where nothing is said to have followed
 _EXPLAINED: Final = 0.5
 _PSI_EXPLAINED: Final = 0.4
 _MOST: Final = 0.5
 _HEATING: Final = 1.25
-_REACH: Final = 0.5
 
 
 class Found(NamedTuple):
@@ -40,24 +32,6 @@ class Found(NamedTuple):
 
     cause: str
     detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Axes:
-    """What moves for itself, and whether other features followed.
-
-    Args:
-        temperature: column of the temperature, None without one.
-        load: column of the load.
-        climate: whether others followed the temperature; None where it did not move or nothing is
-            tied to it.
-        mode: likewise of the load.
-    """
-
-    temperature: int | None
-    load: int | None
-    climate: bool | None
-    mode: bool | None
 
 
 def diagnose(pair: Pair, drifted: list[str], warning: float) -> Mapping[str, Found]:
@@ -69,7 +43,7 @@ def diagnose(pair: Pair, drifted: list[str], warning: float) -> Mapping[str, Fou
         warning: PSI from which on something drifts.
     """
     aged = _with_age(pair)
-    axes = _axes(aged, drifted)
+    axes = find_axes(aged, drifted)
     found: dict[str, Found] = {}
     found |= _older_than_the_reference(aged, axes, drifted)
     left = [name for name in drifted if name not in found]
@@ -91,80 +65,6 @@ def _with_age(pair: Pair) -> Pair:
         return pair.with_column(AGE, nothing[0], nothing[1])
     old, new = (scaled[:, trends].mean(axis=1) for scaled in pair.scaled)
     return pair.with_column(AGE, old, new)
-
-
-def _axes(pair: Pair, drifted: list[str]) -> Axes:
-    """Did the others follow temperature and load, or did a sensor move alone?"""
-    names = pair.names
-    temperature, load = (
-        names.index(name) if name is not None else None
-        for name in (temperature_axis(names), load_axis(names))
-    )
-    mode = climate = None
-    if load is not None and names[load] in drifted:
-        mode = _within_reach(pair, load) and _better(pair, _others(pair, "current"), [load], None)
-    if temperature is not None and names[temperature] in drifted:
-        others = _others(pair, "temperature") | _differences(pair, "temperature")
-        held = load if load is not None and mode is not False else None
-        climate = _within_reach(pair, temperature) and _better(pair, others, [temperature], held)
-    return Axes(temperature, load, climate, mode)
-
-
-def _others(pair: Pair, sensor: str) -> set[int]:
-    return {
-        place
-        for place, name in enumerate(pair.names)
-        if name not in {PREDICTION, AGE} and sensor_of(name) != sensor
-    }
-
-
-def _differences(pair: Pair, sensor: str) -> set[int]:
-    return {
-        place
-        for place, name in enumerate(pair.names)
-        if name not in {PREDICTION, AGE} and sensor_of(name) == sensor and not is_level(name)
-    }
-
-
-def _within_reach(pair: Pair, place: int) -> bool:
-    """Whether the reference's ties say anything of where an axis is now."""
-    old, new = pair.before.values[:, place], pair.after.values[:, place]
-    low, high = np.nanmin(old), np.nanmax(old)
-    if not np.isfinite(new).any():
-        return False
-    beyond = _REACH * (high - low)
-    return bool(low - beyond <= np.nanmedian(new) <= high + beyond)
-
-
-def _better(pair: Pair, others: set[int], axis: list[int], held: int | None) -> bool | None:
-    """Whether the others' shifts are nearer to what follows from the axis than to what does not."""
-    targets = [place for place in sorted(others) if np.isfinite(pair.shifts[place])]
-    keep = [] if held is None else [held]
-    age = pair.names.index(AGE)
-    shifts = pair.shifts[targets]
-    with_it, without = [], []
-    for more in ([], [age]):
-        moved = pair.follow([*keep, *axis, *more])
-        still = pair.follow([*keep, *more]) if keep or more else np.zeros(len(pair.names))
-        with_it.append((_error(shifts, moved[targets]), np.abs(moved - still)[targets].max()))
-        without.append(_error(shifts, still[targets]))
-    error, tied = min(with_it)
-    if tied < _SMALL:
-        return None
-    return bool(error < _FOLLOWED * min(without)) if min(without) > _SMALL**2 else False
-
-
-def _error(shifts: Floats, predicted: Floats) -> float:
-    """What is left of the shifts where the prediction, more or less strong, is taken away."""
-    scaled = _scale(shifts, predicted) * predicted
-    return float(((shifts - scaled) ** 2).sum())
-
-
-def _scale(shifts: Floats, predicted: Floats) -> float:
-    size = float(predicted @ predicted)
-    if size < _SMALL**2:
-        return 1.0
-    return float(np.clip(shifts @ predicted / size, _SMALLEST_SCALE, _LARGEST_SCALE))
 
 
 def _older_than_the_reference(pair: Pair, axes: Axes, drifted: list[str]) -> dict[str, Found]:
@@ -217,7 +117,7 @@ def _comes_of_age(pair: Pair, place: int) -> bool:
     if sensor_of(name) == "temperature":
         rises = [
             pair.shifts[other] * width[other]
-            for other in _differences(pair, "temperature")
+            for other in differences(pair, "temperature")
             if np.isfinite(pair.shifts[other]) and pair.names[other].lower().startswith("delta")
         ]
         return not rises or bool(shift * width[place] <= _HEATING * max(rises))
@@ -261,9 +161,9 @@ def _followed(pair: Pair, axes: Axes, drifted: list[str], warning: float) -> dic
         wanted = shifts[place]
         told = sum(parts.values())
         real = axes.climate or axes.mode or cause == "ageing"
-        scale = np.clip(wanted / told, _SMALLEST_SCALE, _LARGEST_SCALE) if real and told else 1.0
+        scale = np.clip(wanted / told, *SCALES) if real and told else 1.0
         explained = abs(wanted - scale * told) <= _EXPLAINED * abs(wanted)
-        if explained and abs(wanted) > _SMALL and parts[cause] * wanted > 0:
+        if explained and abs(wanted) > SMALL and parts[cause] * wanted > 0:
             found[name] = Found(
                 cause,
                 f"moved {wanted:+.2f} deviations; {parts[cause]:+.2f} follow from {_WORDS[cause]}",
@@ -295,7 +195,7 @@ def _of_the_world(
         shift = pair.shifts[place]
         if name in found or name == PREDICTION or is_level(name):
             continue
-        if abs(shift) <= _SMALL or shift * told[place] > 0:
+        if abs(shift) <= SMALL or shift * told[place] > 0:
             left[name] = Found(cause, "likely, as the others; it did not follow exactly")
     return left
 
@@ -313,8 +213,9 @@ def _is_older(pair: Pair, axes: Axes, by_both: Floats) -> bool:
     fell = pair.shifts[age] - by_both[age] < -_FALL
     if not fell or pair.later is False:
         return False
-    old, new = pair.before.values[:, age], pair.after.values[:, age]
-    inside = np.nanquantile(old, 0.01) <= np.nanmedian(new)
+    sides = pair.before.values[:, age], pair.after.values[:, age]
+    old, new = (side[np.isfinite(side)] for side in sides)
+    inside = np.quantile(old, 0.01) <= np.median(new)
     shifts = pair.shifts
     targets = [
         place
@@ -329,8 +230,8 @@ def _is_older(pair: Pair, axes: Axes, by_both: Floats) -> bool:
         if axis is not None and real is not False
     ]
     with_age = pair.follow([*both, age])
-    left = _error(shifts[targets], with_age[targets])
-    return bool(inside and left < _EXPLAINED * _error(shifts[targets], by_both[targets]))
+    left = error_left(shifts[targets], with_age[targets])
+    return bool(inside and left < _EXPLAINED * error_left(shifts[targets], by_both[targets]))
 
 
 def _by_strata(
