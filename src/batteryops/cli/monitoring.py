@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -17,6 +17,8 @@ from batteryops.errors import BatteryOpsError
 if TYPE_CHECKING:
     from batteryops.lifecycle.drift import Comparison, NamedReference
     from batteryops.lifecycle.monitoring import Monitored
+    from batteryops.lifecycle.progress import Progress
+    from batteryops.settings import Settings
 
 ALERT_EXIT: Final = 1
 FAILED_EXIT: Final = 2
@@ -30,6 +32,7 @@ _COLOURS: Final = {
     "NOT_JUDGED": "yellow",
     "TOO_FEW": "cyan",
     "too_few": "cyan",
+    "expected": "green",
     "OK": "green",
     "ok": "green",
 }
@@ -37,13 +40,13 @@ _COLOURS: Final = {
 
 def drift(
     reference: Annotated[
-        str,
+        str | None,
         typer.Argument(
             help="A model's version or alias (3, @champion), the folder of a package, a fitted "
             "reference (.json), or a table (.csv, .parquet).",
             show_default=False,
         ),
-    ],
+    ] = None,
     current: Annotated[
         str | None,
         typer.Argument(
@@ -74,6 +77,14 @@ def drift(
         str | None,
         typer.Option("--prediction", help="Column of a table that holds a model's predictions."),
     ] = None,
+    self_test: Annotated[
+        bool,
+        typer.Option(
+            "--self-test",
+            help="Plant known shifts into a copy of recent traffic instead, and tell how many rows "
+            "it takes to find each: of the log, or of a table given in place of REFERENCE.",
+        ),
+    ] = False,
     config: Config = None,
     home: Home = None,
     as_json: Json = False,
@@ -83,38 +94,34 @@ def drift(
     Exit 0 on OK and WARNING, also where rows are too few to say; 1 on ALERT, also where a feature
     does not come at all; 2 where nothing could be compared.
     """
-    from batteryops.lifecycle import drift as comparing
-
-    if current is None and save_reference is None:
-        raise typer.BadParameter("give CURRENT rows, or --save-reference to keep the reference")
+    named = [name.strip() for name in (features or "").split(",") if name.strip()]
     with _failures():
         _check_ending(out, ".html", "a page")
         _check_ending(save_reference, ".json", "a reference")
-        settings = settings_of(config, home)
-        named = [name.strip() for name in (features or "").split(",") if name.strip()]
-        with terminal.steps(quiet=as_json) as progress:
-            found = comparing.open_reference(
-                reference, settings, progress, features=named, prediction=prediction
-            )
-            if save_reference is not None:
-                comparing.save_reference(found.reference, save_reference)
-            compared = (
-                None
-                if current is None
-                else comparing.compare(found, current, settings, progress, prediction=prediction)
-            )
-        if compared is None:
-            _say_fitted(found, save_reference, as_json=as_json)
+        if self_test:
+            if current is not None:
+                raise typer.BadParameter("--self-test takes one table of traffic, none for the log")
+            _self_test(reference, settings_of(config, home), as_json=as_json)
             return
-        if out is not None:
+        if reference is None or (current is None and save_reference is None):
+            raise typer.BadParameter(
+                "give a REFERENCE and CURRENT rows, or --save-reference to keep the reference"
+            )
+        settings = settings_of(config, home)
+        with terminal.steps(quiet=as_json) as progress:
+            found, compared = _compare(
+                reference, current, settings, progress, named, prediction, save_reference
+            )
+        if compared is not None and out is not None:
             _write_page(out, compared)
+    if compared is None:
+        _say_fitted(found, save_reference, as_json=as_json)
+        return
     if as_json:
         terminal.print_json(compared.to_json() | {"page": out, "saved_reference": save_reference})
     else:
         show_drift(compared)
-        for path, label in ((save_reference, "reference"), (out, "page")):
-            if path is not None:
-                terminal.say(str(path), label=label, style="green")
+        _say_files({"reference": save_reference, "page": out})
     if compared.report.verdict == "ALERT":
         raise typer.Exit(ALERT_EXIT)
 
@@ -131,6 +138,14 @@ def monitor(
             "collector.",
         ),
     ] = None,
+    self_test: Annotated[
+        bool,
+        typer.Option(
+            "--self-test",
+            help="Also plant known shifts into a copy of the last rows, and tell how soon they are "
+            "found.",
+        ),
+    ] = False,
     every: Annotated[
         float,
         typer.Option(
@@ -156,7 +171,7 @@ def monitor(
 
     def run_once() -> int:
         with terminal.steps(quiet=as_json) as progress:
-            found = run_monitoring(settings, progress, model=model)
+            found = run_monitoring(settings, progress, model=model, self_test=self_test)
         if textfile is not None:
             write_textfile(found.document, textfile)
         if as_json:
@@ -175,14 +190,14 @@ def monitor(
 
 def show_drift(compared: "Comparison") -> None:
     """Print a table, the worst first, and the verdict."""
-    from batteryops.lifecycle.drift import meaning
-    from batteryops.lifecycle.drift_page import COLUMNS, VERDICTS, WORDS, numbers_of
+    from batteryops.lifecycle.drift import meaning, standing
+    from batteryops.lifecycle.drift_page import COLUMNS, WORDS, in_words, numbers_of
 
     report = compared.report
     rows = [
         [
             name,
-            terminal.styled(WORDS[found.status], _COLOURS[found.status]),
+            terminal.styled(WORDS[standing(found)], _COLOURS[standing(found)]),
             *numbers_of(found),
             (found.cause or "-").replace("_", " "),
             meaning(compared, name),
@@ -203,7 +218,7 @@ def show_drift(compared: "Comparison") -> None:
             label="retraining wanted",
             style="yellow",
         )
-    terminal.say(VERDICTS[report.verdict], label=report.verdict, style=_COLOURS[report.verdict])
+    terminal.say(in_words(report), label=_word(report.verdict), style=_COLOURS[report.verdict])
 
 
 def show_monitored(found: "Monitored", textfile: Path | None) -> None:
@@ -219,12 +234,7 @@ def show_monitored(found: "Monitored", textfile: Path | None) -> None:
         [
             [
                 part.name,
-                terminal.styled(
-                    part.verdict.replace("_", " ").lower()
-                    if part.verdict not in {"ALERT", "OK"}
-                    else part.verdict,
-                    _COLOURS[part.verdict],
-                ),
+                terminal.styled(_word(part.verdict), _COLOURS[part.verdict]),
                 part.why,
             ]
             for part in found.parts
@@ -236,9 +246,73 @@ def show_monitored(found: "Monitored", textfile: Path | None) -> None:
         terminal.say(str(textfile), label="metrics", style="green")
     terminal.say(
         f"on record, {document['seconds']:.1f} s",
-        label=found.verdict,
+        label=_word(found.verdict),
         style=_COLOURS[found.verdict],
     )
+
+
+def _self_test(traffic: str | None, settings: "Settings", *, as_json: bool) -> None:
+    from batteryops.lifecycle.drift import LOG, look_for_planted
+
+    with terminal.steps(quiet=as_json) as progress:
+        found = look_for_planted(traffic or LOG, settings, progress)
+    if as_json:
+        terminal.print_json({"self_test": found.to_json()})
+        return
+    terminal.table(
+        f"planted into {found.rows} rows: found when, and as what",
+        ["shift", "after rows", "cause named", ""],
+        [
+            [
+                shift,
+                "not found" if rows is None else str(rows),
+                found.named.get(shift, "-").replace("_", " "),
+                ""
+                if shift not in found.named
+                else terminal.styled("right", "green")
+                if found.right.get(shift)
+                else terminal.styled("wrong", "yellow"),
+            ]
+            for shift, rows in found.delay_rows.items()
+        ],
+    )
+    terminal.say(
+        f"{found.false_alarm_share:.1%} of {found.runs} draws without a shift",
+        label="false alarms",
+        style="bold",
+    )
+
+
+def _word(verdict: str) -> str:
+    return verdict.replace("_", " ")
+
+
+def _compare(
+    reference: str,
+    current: str | None,
+    settings: "Settings",
+    progress: "Progress",
+    features: list[str],
+    prediction: str | None,
+    save_reference: Path | None,
+) -> "tuple[NamedReference, Comparison | None]":
+    """The reference, kept where that is wanted, and the comparison where there are rows."""
+    from batteryops.lifecycle import drift as comparing
+
+    found = comparing.open_reference(
+        reference, settings, progress, features=features, prediction=prediction
+    )
+    if save_reference is not None:
+        comparing.save_reference(found.reference, save_reference)
+    if current is None:
+        return found, None
+    return found, comparing.compare(found, current, settings, progress, prediction=prediction)
+
+
+def _say_files(files: Mapping[str, Path | None]) -> None:
+    for label, path in files.items():
+        if path is not None:
+            terminal.say(str(path), label=label, style="green")
 
 
 def _say_fitted(found: "NamedReference", file: Path | None, *, as_json: bool) -> None:

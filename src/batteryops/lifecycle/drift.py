@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import polars as pl
 
@@ -18,8 +18,10 @@ from batteryops.files import replacing
 from batteryops.lifecycle.drift_tables import TableFiles, features_in
 from batteryops.lifecycle.loading import load_model
 from batteryops.lifecycle.progress import Progress
+from batteryops.monitoring.causes import explain
 from batteryops.monitoring.cells import Grid, Integers
 from batteryops.monitoring.columns import column_values
+from batteryops.monitoring.context import ORDER
 from batteryops.monitoring.counts import Counts
 from batteryops.monitoring.drift_detection import (
     DriftLimits,
@@ -29,6 +31,7 @@ from batteryops.monitoring.drift_detection import (
     detect,
 )
 from batteryops.monitoring.reference import PREDICTION, Reference, reference_of
+from batteryops.monitoring.self_test import SelfTest, run_self_test
 from batteryops.monitoring.strata import TEMPERATURES, strata_of
 from batteryops.records.predictions import PredictionLog
 from batteryops.settings import Settings
@@ -36,10 +39,23 @@ from batteryops.settings import Settings
 LOG: Final = "log"
 """Names the recent window of the prediction log as current rows."""
 
-SEVERITY: Final[tuple[Status, ...]] = ("alert", "missing", "warning", "too_few", "ok")
+RECENT_ROWS: Final = 20_000
+"""Rows of recent traffic that the self-test takes, at most."""
+
+Standing = Status | Literal["expected"]
+
+SEVERITY: Final[tuple[Standing, ...]] = (
+    "alert",
+    "missing",
+    "warning",
+    "too_few",
+    "expected",
+    "ok",
+)
 """In the order in which features are listed."""
 
 _ASSET: Final = "asset_id"
+_NEARLY_ALL: Final = 0.99
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +115,21 @@ class Comparison:
         }
 
 
+def standing(found: FeatureDrift) -> Standing:
+    """The status of a column, or that its drift is as expected and no reason to do anything."""
+    return "expected" if found.expected and found.status in {"alert", "warning"} else found.status
+
+
 def by_severity(report: DriftReport) -> dict[str, FeatureDrift]:
     """Features, and predictions where there are any: the worst first, then by PSI."""
     found = dict(report.features)
     if report.prediction is not None:
         found[PREDICTION] = report.prediction
-    ranks = {status: rank for rank, status in enumerate(SEVERITY)}
-    return dict(
-        sorted(found.items(), key=lambda one: (ranks[one[1].status], -(one[1].psi or 0.0), one[0]))
-    )
+
+    def rank(name: str) -> tuple[int, float, str]:
+        return SEVERITY.index(standing(found[name])), -(found[name].psi or 0.0), name
+
+    return {name: found[name] for name in sorted(found, key=rank)}
 
 
 def open_reference(
@@ -203,9 +225,9 @@ def compare(
     profiles = profile_names(settings)
     limits = DriftLimits.from_settings(settings.monitoring)
     if current == LOG:
-        name = f"prediction log, {settings.monitoring.window_days:g} days"
+        name = f"the prediction log's last {settings.monitoring.window_days:g} days"
         progress.step(f"count the {name}")
-        pieces = _logged(reference, settings)
+        pieces = _logged([*reference.features], settings)
         predicted: str | None = PREDICTION
     else:
         table = TableFiles.open(Path(current))
@@ -219,7 +241,8 @@ def compare(
                 f"{_listed(table.names)}"
             )
         progress.step(f"count {name}")
-        wanted = [*reference.features, *TEMPERATURES, _ASSET, *filter(None, [prediction])]
+        keys = [_ASSET, ORDER, *filter(None, [prediction])]
+        wanted = [*reference.features, *TEMPERATURES, *keys]
         pieces = table.pieces(wanted, progress)
     counts: Counts | None = None
     for piece in pieces:
@@ -259,8 +282,61 @@ def count(
 
 
 def judge_drift(reference: Reference, counts: Counts, settings: Settings) -> DriftReport:
-    """What the counts say, by the configured limits."""
-    return detect(reference, counts, DriftLimits.from_settings(settings.monitoring))
+    """What the counts say by the configured limits, with the cause of what drifts."""
+    limits = DriftLimits.from_settings(settings.monitoring)
+    return explain(
+        reference,
+        counts,
+        detect(reference, counts, limits),
+        limits=limits,
+        sentinels=settings.quality.sentinels,
+    )
+
+
+def look_for_planted(traffic: str, settings: Settings, progress: Progress) -> SelfTest:
+    """Plant known shifts into a copy of recent traffic, and see how soon they are found.
+
+    Args:
+        traffic: as `current` of `compare`. Of the log, the last `RECENT_ROWS` rows are taken, with
+            the features of the champion.
+        settings: limits, and where everything is.
+        progress: told what is being done.
+
+    Raises:
+        DataError: a table that cannot be read, or too few rows.
+        RecordsError, RegistryError, PackageError: the log or the model cannot be had.
+    """
+    if traffic == LOG:
+        progress.step("read the log")
+        features = load_model("champion", settings).package.view.names
+        rows = pl.DataFrame()
+        for frame in _logged(features, settings):
+            rows = pl.concat([rows, frame.drop(PREDICTION).drop_nulls(_ASSET)], how="diagonal")
+            rows = rows.tail(RECENT_ROWS)
+    else:
+        table = TableFiles.open(Path(traffic))
+        progress.step(f"read {table.path.name}")
+        rows = pl.concat([*table.pieces(table.names, progress)], how="diagonal_relaxed")
+        features, _ = features_in(rows.columns, dict(rows.schema), (), traffic)
+    progress.step("plant shifts")
+    return self_test_of(rows, features, settings, progress)
+
+
+def self_test_of(
+    rows: pl.DataFrame, features: Sequence[str], settings: Settings, progress: Progress
+) -> SelfTest:
+    """The self-test on rows, by the configured limits.
+
+    Raises:
+        DataError: too few rows.
+    """
+    return run_self_test(
+        rows,
+        features,
+        limits=DriftLimits.from_settings(settings.monitoring),
+        sentinels=settings.quality.sentinels,
+        progress=progress.within,
+    )
 
 
 def profile_names(settings: Settings) -> Callable[[pl.DataFrame], Mapping[str, str]]:
@@ -325,6 +401,8 @@ def _moved(grid: Grid, before: Integers, after: Integers) -> str:
         return f"most values lie above all of the reference, whose median is {was:.4g}"
     if now == float("-inf"):
         return f"most values lie below all of the reference, whose median is {was:.4g}"
+    if after[:-1].max() >= _NEARLY_ALL * after[:-1].sum():
+        return f"nearly all values are {now:.4g}, the median was {was:.4g}"
     if now == was:
         return f"the median stays at {was:.4g}, the values lie otherwise about it"
     return f"the median is {now:.4g}, was {was:.4g}"
@@ -363,15 +441,16 @@ def _fit(
     return fitted, tuple(_renamed(table))
 
 
-def _logged(reference: Reference, settings: Settings) -> Iterator[pl.DataFrame]:
+def _logged(features: Sequence[str], settings: Settings) -> Iterator[pl.DataFrame]:
     """What went out in the window of the log."""
     until = datetime.now(UTC)
     since = until - timedelta(days=settings.monitoring.window_days)
     with closing(PredictionLog(settings.predictions_url)) as log:
-        for frame in log.frames(since, until, features=[*reference.features]):
+        for frame in log.frames(since, until, features=features):
             yield frame.filter("served").select(
-                *reference.features,
+                *features,
                 pl.col("vehicle_id").alias(_ASSET),
+                pl.col("answered_at").alias(ORDER),
                 pl.col("capacity_ah").alias(PREDICTION),
             )
 

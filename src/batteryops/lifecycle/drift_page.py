@@ -6,17 +6,18 @@ from typing import Final
 
 import jinja2
 
-from batteryops.lifecycle.drift import Comparison, meaning
+from batteryops.lifecycle.drift import Comparison, Standing, meaning, standing
 from batteryops.lifecycle.drift_figures import draw
-from batteryops.monitoring.drift_detection import FeatureDrift, Status, Verdict
+from batteryops.monitoring.drift_detection import DriftReport, FeatureDrift, Verdict
 
 COLUMNS: Final = ("feature", "status", "PSI", "KS", "p", "missing", "cause")
 
-WORDS: Final[Mapping[Status, str]] = {
+WORDS: Final[Mapping[Standing, str]] = {
     "alert": "ALERT",
     "missing": "MISSING",
     "warning": "warning",
     "too_few": "too few",
+    "expected": "expected",
     "ok": "ok",
 }
 
@@ -33,7 +34,7 @@ class FeatureCard:
     """One feature on the page."""
 
     name: str
-    status: Status
+    status: Standing
     word: str
     numbers: tuple[str, ...]
     bins: str
@@ -50,12 +51,12 @@ def render_drift(comparison: Comparison) -> str:
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
-    counted = [found.status for found in comparison.ordered.values()]
+    counted = [standing(found) for found in comparison.ordered.values()]
     return environment.get_template("drift.html").render(
         reference=comparison.reference_name,
         current=comparison.current_name,
         verdict=report.verdict,
-        verdict_meaning=VERDICTS[report.verdict],
+        verdict_meaning=in_words(report),
         retraining=report.retraining_wanted,
         critical=report.critical_features,
         rows=report.rows,
@@ -67,6 +68,14 @@ def render_drift(comparison: Comparison) -> str:
         columns=COLUMNS,
         features=[_card(comparison, name) for name in comparison.ordered],
     )
+
+
+def in_words(report: DriftReport) -> str:
+    """What the verdict means."""
+    aged = [name for name, found in report.features.items() if standing(found) == "expected"]
+    if report.verdict == "OK" and aged:
+        return "The batteries are older, as expected; nothing else changed."
+    return VERDICTS[report.verdict]
 
 
 def numbers_of(found: FeatureDrift) -> tuple[str, ...]:
@@ -85,8 +94,8 @@ def _card(comparison: Comparison, name: str) -> FeatureCard:
     numbers = numbers_of(found)
     return FeatureCard(
         name=name,
-        status=found.status,
-        word=WORDS[found.status],
+        status=standing(found),
+        word=WORDS[standing(found)],
         numbers=numbers,
         bins=f"{found.effective_bins} bins of {found.n} rows",
         meaning=meaning(comparison, name),

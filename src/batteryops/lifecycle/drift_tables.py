@@ -16,6 +16,7 @@ from batteryops.monitoring.counts import table_pieces
 from batteryops.schema import FEATURE_KEY, LABEL
 
 TRIP_NAMES: Final[Mapping[str, str]] = {
+    "trip_id": "op_index",
     "voltage_mean": "voltage_V_mean",
     "current_mean": "current_A_mean",
     "mean_max_temp": "temperature_C_mean",
@@ -23,9 +24,8 @@ TRIP_NAMES: Final[Mapping[str, str]] = {
     "duration_s": "discharge_time_s",
     "delta_temp": "delta_T_C",
 }
-"""Columns of published trip tables, and the features that stand for them there: pack volts, and a
-current that is positive while discharging. Drift is to show that, so that values stay as they are.
-"""
+"""Columns of published trip tables, and what stands for them elsewhere. Values stay as they are,
+pack volts and a current that is positive while discharging: drift is to show that."""
 
 _KEYS: Final = {*FEATURE_KEY, LABEL}
 _KNOWN: Final = tuple(dict.fromkeys(name for view in VIEWS.values() for name in view.names))

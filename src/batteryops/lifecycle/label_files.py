@@ -47,8 +47,6 @@ def read_labels(path: Path, settings: Settings) -> list[Label]:
             f"{path}: {len(faults)} of {table.height} labels have faults, and none was put on "
             f"record: {'; '.join(faults[:_MOST_NAMED])}{more}"
         )
-    if not found:
-        raise DataError(f"{path}: no rows; expected one per label")
     return found
 
 
@@ -116,6 +114,8 @@ def _table(path: Path) -> pl.DataFrame:
             f"{path}: missing column {', '.join(missing)}; given {', '.join(table.columns)}, "
             f"expected {', '.join(COLUMNS)} and perhaps {_SOURCE}"
         )
+    if table.is_empty():
+        raise DataError(f"{path}: no rows; expected one per label")
     if not table[LABEL].dtype.is_numeric():
         raise DataError(f"{path}: column {LABEL} is {table[LABEL].dtype}, expected numbers of Ah")
     return table.with_columns(pl.col(LABEL).cast(pl.Float64))

@@ -7,13 +7,14 @@ and never with the rows of the log.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final, Self
+from typing import Self
 
 import polars as pl
 
 from batteryops.features.view import FeatureView
-from batteryops.lifecycle.drift import count, profile_names
+from batteryops.lifecycle.drift import RECENT_ROWS, count, profile_names
 from batteryops.models.package import ModelPackage
+from batteryops.monitoring.context import ORDER
 from batteryops.monitoring.counts import Counts
 from batteryops.monitoring.error_estimate import (
     ErrorEstimator,
@@ -26,9 +27,6 @@ from batteryops.monitoring.production_quality import QualityCounts, Watched
 from batteryops.monitoring.reference import PREDICTION, Reference
 from batteryops.schema import Profile
 from batteryops.settings import Settings
-
-RECENT_ROWS: Final = 20_000
-"""Rows of the window's end that are kept whole, for the self-test."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +72,8 @@ class WindowSums:
         errors: beside labels.
         estimates: of errors without labels.
         quality: of what was asked and answered.
-        recent: the last rows, at most `RECENT_ROWS`: `asset_id` and the features.
+        recent: the last rows, at most `RECENT_ROWS`: `asset_id`, `op_index` (when
+            it was answered) and the features.
     """
 
     rows: int
@@ -123,7 +122,7 @@ class WindowSums:
                     found = _counted(looked.reference, asked, own, settings, profiles)
                     drift = found if drift is None else drift + found
                 recent = _latest([*recent, _inputs(asked, looked.features)])
-        kept = pl.concat(recent) if recent else pl.DataFrame()
+        kept = pl.concat(recent).tail(RECENT_ROWS) if recent else pl.DataFrame()
         return cls(rows, others, drift, errors, estimates, quality, kept)
 
 
@@ -152,7 +151,8 @@ def _counted(
 
 
 def _inputs(rows: pl.DataFrame, features: Sequence[str]) -> pl.DataFrame:
-    return rows.select(pl.col("vehicle_id").alias("asset_id"), *features)
+    keys = (pl.col("vehicle_id").alias("asset_id"), pl.col("answered_at").alias(ORDER))
+    return rows.select(*keys, *features)
 
 
 def _latest(frames: list[pl.DataFrame]) -> list[pl.DataFrame]:

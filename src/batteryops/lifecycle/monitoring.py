@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from batteryops.errors import DataError, PackageError, RegistryError
 from batteryops.lifecycle import run_verdicts
-from batteryops.lifecycle.drift import judge_drift
+from batteryops.lifecycle.drift import judge_drift, self_test_of
 from batteryops.lifecycle.loading import LoadedModel, load_model
 from batteryops.lifecycle.log_window import Looked, WindowSums
 from batteryops.lifecycle.progress import Progress
@@ -64,6 +64,7 @@ def run_monitoring(
     progress: Progress,
     *,
     model: str = "champion",
+    self_test: bool = False,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Monitored:
     """Look at the window of the log that ends now, and put what was found on record.
@@ -73,6 +74,8 @@ def run_monitoring(
         progress: told what is being done.
         model: in service: a version, an alias or the folder of a package. Where there is none, or
             it cannot be loaded, the run says so, and judges what can be judged without it.
+        self_test: also plant known shifts into a copy of the last rows, and tell how soon they are
+            found.
         now: the clock.
 
     Raises:
@@ -100,6 +103,7 @@ def run_monitoring(
         frames = log.frames(since, last, features=looked.features)
         sums = WindowSums.of(looked, frames, settings)
         ahead = sum(frame.height for frame in log.frames(last, last + _AHEAD))
+        tested = _self_test(sums, looked, settings, progress) if self_test else {}
         progress.step("verify the ledger")
         with Ledger(settings.ledger_url) as ledger:
             check = ledger.verify()
@@ -112,7 +116,7 @@ def run_monitoring(
         estimate = None if looked.estimator is None else sums.estimates.estimate(looked.estimator)
         parts = (
             run_verdicts.of_drift(drift, refused),
-            run_verdicts.of_predictions(drift, refused),
+            run_verdicts.of_predictions(drift),
             run_verdicts.of_performance(performance, estimate, settings),
             run_verdicts.of_quality(quality, settings),
             run_verdicts.of_ledger(check),
@@ -132,6 +136,7 @@ def run_monitoring(
             "performance": performance.to_json(),
             **({} if estimate is None else {"error_estimate": estimate.to_json()}),
             **({} if quality is None or not quality.rows else {"quality": quality.to_json()}),
+            **tested,
             "ledger": {"entries": check.length, "intact": check.intact, "head": check.head},
             **({"rows_of_other_views": sums.other_views} if sums.other_views else {}),
             **({"rows_from_the_future": ahead} if ahead else {}),
@@ -146,6 +151,8 @@ def run_monitoring(
 def notes_of(document: Mapping[str, Any]) -> list[str]:
     """What a run says beside its verdicts, in sentences."""
     told = []
+    if self_test := document.get("self_test"):
+        told.append(f"self-test: {_planted(self_test)}")
     if rows := document.get("rows_of_other_views"):
         told.append(f"{rows} answers are to questions of another view, and only joined to labels")
     if rows := document.get("rows_from_the_future"):
@@ -155,6 +162,21 @@ def notes_of(document: Mapping[str, Any]) -> list[str]:
             f"the run before is dated {back:.0f} s later than this one: the clock went back"
         )
     return told
+
+
+def _planted(self_test: Mapping[str, Any]) -> str:
+    """What came of planted shifts, in a sentence."""
+    if "refused" in self_test:
+        return str(self_test["refused"])
+    delays: Mapping[str, int | None] = self_test["delay_rows"]
+    found = [f"{shift} after {rows} rows" for shift, rows in delays.items() if rows is not None]
+    unseen = [shift for shift, rows in delays.items() if rows is None]
+    told = [
+        f"found {', '.join(found) or 'nothing'}",
+        f"not found in {self_test['rows']} rows: {', '.join(unseen)}" if unseen else "",
+        f"false alarms in {self_test['false_alarm_share']:.1%} of {self_test['runs']} draws",
+    ]
+    return "; ".join(filter(None, told))
 
 
 def _load(model: str, settings: Settings) -> tuple[LoadedModel | None, str]:
@@ -205,6 +227,19 @@ def _performance(
             seed=settings.training.seed,
         ),
     )
+
+
+def _self_test(
+    sums: WindowSums, looked: Looked, settings: Settings, progress: Progress
+) -> dict[str, Any]:
+    progress.step("plant shifts into the last rows")
+    if looked.package is None or sums.recent.is_empty():
+        return {"self_test": {"refused": NO_ROWS}}
+    try:
+        found = self_test_of(sums.recent, looked.features, settings, progress)
+    except DataError as error:
+        return {"self_test": {"refused": str(error)}}
+    return {"self_test": found.to_json()}
 
 
 def _quality(sums: WindowSums, settings: Settings) -> ProductionQuality | None:

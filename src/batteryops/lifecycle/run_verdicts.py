@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from batteryops.monitoring.drift_detection import DriftReport, Status
+from batteryops.lifecycle.drift import Standing, standing
+from batteryops.monitoring.drift_detection import DriftReport
 from batteryops.monitoring.error_estimate import ErrorEstimate
 from batteryops.monitoring.performance import Performance
 from batteryops.monitoring.production_quality import ProductionQuality
@@ -15,11 +16,12 @@ Word = Literal["ALERT", "WARNING", "NOT_JUDGED", "TOO_FEW", "OK"]
 
 WORST_FIRST: Final[tuple[Word, ...]] = ("ALERT", "WARNING", "NOT_JUDGED", "TOO_FEW", "OK")
 
-_OF_STATUS: Final[Mapping[Status, Word]] = {
+_OF_STATUS: Final[Mapping[Standing, Word]] = {
     "alert": "ALERT",
     "missing": "ALERT",
     "warning": "WARNING",
     "too_few": "TOO_FEW",
+    "expected": "OK",
     "ok": "OK",
 }
 _NAMED: Final = 3  # features that a line names
@@ -67,10 +69,12 @@ def of_drift(report: DriftReport | None, refused: str) -> Part:
     if report is None:
         return Part("drift", "NOT_JUDGED", refused)
     features = report.features
-    verdicts = {name: _OF_STATUS[found.status] for name, found in features.items()}
+    verdicts = {name: _OF_STATUS[standing(found)] for name, found in features.items()}
     verdict = _worst_of(verdicts.values())
     if verdict == "OK":
-        return Part("drift", verdict, f"{len(features)} features as in the reference")
+        aged = [name for name, found in features.items() if standing(found) == "expected"]
+        older = f"; {', '.join(aged)} as in older batteries, which is expected" if aged else ""
+        return Part("drift", verdict, f"{len(features)} features as in the reference{older}")
     reached = sorted(
         (name for name, word in verdicts.items() if word == verdict),
         key=lambda name: -(features[name].psi or 0.0),
@@ -88,10 +92,10 @@ def of_drift(report: DriftReport | None, refused: str) -> Part:
     )
 
 
-def of_predictions(report: DriftReport | None, refused: str) -> Part:
+def of_predictions(report: DriftReport | None) -> Part:
     """Of the predictions, as drift."""
     if report is None:
-        return Part("predictions", "NOT_JUDGED", refused)
+        return Part("predictions", "NOT_JUDGED", "as for drift")
     found = report.prediction
     if found is None:
         return Part("predictions", "NOT_JUDGED", "no predictions of this package to compare")
@@ -101,7 +105,7 @@ def of_predictions(report: DriftReport | None, refused: str) -> Part:
         if value is not None
     )
     told = [", ".join(numbers), found.detail]
-    return Part("predictions", _OF_STATUS[found.status], "; ".join(filter(None, told)))
+    return Part("predictions", _OF_STATUS[standing(found)], "; ".join(filter(None, told)))
 
 
 def of_performance(
