@@ -19,6 +19,7 @@ from batteryops.lifecycle.monitoring import Monitored, notes_of, run_monitoring
 from batteryops.lifecycle.progress import Silent
 from batteryops.models.package import ModelPackage
 from batteryops.monitoring.label_join import label_table
+from batteryops.monitoring.production_quality import REPEATING
 from batteryops.monitoring.reference import reference_of
 from batteryops.records.identifiers import uuid7
 from batteryops.records.labels import Label, Labels
@@ -320,3 +321,25 @@ def test_verdicts_of_nothing_say_so(settings: Settings) -> None:
     assert run_verdicts.of_predictions(None).why == "as for drift"
     assert run_verdicts.of_quality(None, settings).verdict == "NOT_JUDGED"
     assert run_verdicts.worst([]) == "OK"
+
+
+def test_features_that_repeat_in_training_are_not_said_to_be_stuck(
+    settings: Settings, package: ModelPackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert package.document(REPEATING) == []
+    stuck = [
+        replace(one, features={**one.features, "temperature_C_max": 40.0})
+        for one in answers(settings, package)
+    ]
+    told = monitored(settings, stuck).document["quality"]["stuck"]
+    assert told["temperature_C_max"] > 0.9
+
+    read = ModelPackage.document
+
+    def with_one(self: ModelPackage, name: str) -> object:
+        return ["temperature_C_max"] if name == REPEATING else read(self, name)
+
+    monkeypatch.setattr(ModelPackage, "document", with_one)
+    told = monitored(settings, []).document["quality"]["stuck"]
+    assert "temperature_C_max" not in told
+    assert told["voltage_V_mean"] == 0.0

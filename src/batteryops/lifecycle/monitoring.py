@@ -24,7 +24,7 @@ from batteryops.monitoring.drift_detection import DriftReport
 from batteryops.monitoring.error_estimate import ERROR_ESTIMATE, ErrorEstimator
 from batteryops.monitoring.label_join import LabelTable, label_table
 from batteryops.monitoring.performance import Judging, Performance, judge
-from batteryops.monitoring.production_quality import ProductionQuality
+from batteryops.monitoring.production_quality import REPEATING, ProductionQuality
 from batteryops.monitoring.reference import Reference, reference_of
 from batteryops.records.labels import CLOCKS_DIFFER, Labels
 from batteryops.records.ledger import Ledger
@@ -112,7 +112,7 @@ def run_monitoring(
         drift = None
         if reference is not None and sums.drift is not None:
             drift = judge_drift(reference, sums.drift, settings)
-        quality = _quality(sums, settings)
+        quality = _quality(sums, package, settings)
         estimate = None if looked.estimator is None else sums.estimates.estimate(looked.estimator)
         parts = (
             run_verdicts.of_drift(drift, refused),
@@ -242,11 +242,16 @@ def _self_test(
     return {"self_test": found.to_json()}
 
 
-def _quality(sums: WindowSums, settings: Settings) -> ProductionQuality | None:
-    if sums.quality is None:
+def _quality(
+    sums: WindowSums, package: ModelPackage | None, settings: Settings
+) -> ProductionQuality | None:
+    if sums.quality is None or package is None:
         return None
-    most = settings.monitoring.max_out_of_range_share
-    return sums.quality.quality(max_out_of_range_share=most)
+    known = f"{REPEATING}.json" in package.manifest.files  # not of older packages
+    return sums.quality.quality(
+        repeating=package.document(REPEATING) if known else (),
+        max_out_of_range_share=settings.monitoring.max_out_of_range_share,
+    )
 
 
 def _model(loaded: LoadedModel | None) -> dict[str, dict[str, str]]:
