@@ -93,16 +93,14 @@ def _better(pair: Pair, others: set[int], axis: list[int], held: int | None) -> 
     keep = [] if held is None else [held]
     age = pair.names.index(AGE)
     shifts = pair.shifts[targets]
-    with_it, without = [], []
-    for more in ([], [age]):
+    for more in ([], [age]):  # by itself, and among batteries of one age
         moved = pair.follow([*keep, *axis, *more])
         still = pair.follow([*keep, *more]) if keep or more else np.zeros(len(pair.names))
-        with_it.append((error_left(shifts, moved[targets]), np.abs(moved - still)[targets].max()))
-        without.append(error_left(shifts, still[targets]))
-    error, tied = min(with_it)
-    if tied < SMALL:
-        return None
-    return bool(error < _FOLLOWED * min(without)) if min(without) > SMALL**2 else False
+        if not more and np.abs(moved - still)[targets].max() < SMALL:
+            return None
+        if error_left(shifts, moved[targets]) < _FOLLOWED * error_left(shifts, still[targets]):
+            return True
+    return False
 
 
 def error_left(shifts: Floats, predicted: Floats) -> float:

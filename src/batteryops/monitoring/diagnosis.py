@@ -25,6 +25,7 @@ _EXPLAINED: Final = 0.5
 _PSI_EXPLAINED: Final = 0.4
 _MOST: Final = 0.5
 _HEATING: Final = 1.25
+_CHANCE: Final = 1.358  # Kolmogorov's distance that like samples exceed in one case of twenty
 
 
 class Found(NamedTuple):
@@ -211,8 +212,8 @@ def _is_older(pair: Pair, axes: Axes, by_both: Floats) -> bool:
     """Whether current rows are those of older batteries, of an age that the reference knows."""
     age = pair.names.index(AGE)
     fell = pair.shifts[age] - by_both[age] < -_FALL
-    if not fell or pair.later is False:
-        return False
+    if not fell or pair.known_assets < _MOST or pair.later is False:
+        return False  # of assets that nobody knows, another make would look older as well
     sides = pair.before.values[:, age], pair.after.values[:, age]
     old, new = (side[np.isfinite(side)] for side in sides)
     inside = np.quantile(old, 0.01) <= np.median(new)
@@ -345,7 +346,9 @@ def _offset(pair: Pair, name: str) -> Found:
     shift = float(np.median(after.values[after.known]) - np.median(before.values[before.known]))
     whole = distance(before, after.values, after.weights)
     rest = distance(before, after.values - shift, after.weights)
-    if rest > _EXPLAINED * whole:
+    sizes = int(before.known.sum()), int(after.known.sum())
+    chance = _CHANCE * np.sqrt(sum(sizes) / (sizes[0] * sizes[1]))
+    if whole <= chance or rest > max(_EXPLAINED * whole, chance):
         return Found(UNKNOWN, "moved alone, and no constant takes it away")
     return Found(
         "sensor_fault: offset",

@@ -115,7 +115,9 @@ def fault_of(name: str, before: Values, after: Values, sentinels: Sequence[float
     if not before.known.any() or not after.known.any():
         return None
     return (
-        _sentinel(before, after, sentinels) or _unit(name, before, after) or _stuck(before, after)
+        _sentinel(before, after, sentinels)
+        or _unit(name, before, after)
+        or _stuck(name, before, after)
     )
 
 
@@ -133,9 +135,13 @@ def _sentinel(before: Values, after: Values, sentinels: Sequence[float]) -> Faul
     return Fault("sentinel", detail, np.where(marked, np.nan, after.values))
 
 
-def _stuck(before: Values, after: Values) -> Fault | None:
-    """One value that stays: among all rows, or within each of some assets."""
+def _stuck(name: str, before: Values, after: Values) -> Fault | None:
+    """One value that stays: among all rows, or within each of some assets.
+
+    No level that is measured repeats itself for long; a time may, where samples are far apart.
+    """
     held, usual = _repeats(after), _repeats(before)
+    certain = is_level(name) and after.share(held) - before.share(usual) >= SHARE
     value, share = _most_frequent(after)
     same = after.values == value
     if share - before.share(before.values == value) >= SHARE:
@@ -145,7 +151,7 @@ def _stuck(before: Values, after: Values) -> Fault | None:
         return None
     rest = np.where(held, np.nan, after.values)
     left, whole = (distance(before, x, after.weights) for x in (rest, after.values))
-    if after.share(held) < _ALL and left > _HALVED * whole:
+    if not certain and after.share(held) < _ALL and left > _HALVED * whole:
         return None
     what = f"{value:g}" if after.share(same) >= _HALVED * after.share(held) else "their last value"
     return Fault("stuck", f"{after.share(held):.0%} of the rows repeat {what}", rest)
