@@ -239,3 +239,20 @@ def test_a_textfile_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot be written"):
         write_textfile(DOCUMENT, tmp_path / "file" / "batteryops.prom")
+
+
+def test_ageing_is_told_with_its_cause_and_is_no_alert() -> None:
+    drift = {
+        "features": {
+            "discharge_time_s": {"status": "alert", "psi": 2.0, "ks": 0.9, "cause": "ageing"},
+            "delta_T_C": {"status": "alert", "psi": 0.3, "ks": 0.2, "cause": "climate"},
+            "voltage_V_mean": {"status": "too_few"},
+        },
+        "prediction": {"status": "alert", "psi": 0.4, "ks": 0.3, "cause": "ageing"},
+    }
+    told = {(name, labels): value for name, labels, value in samples_of({"drift": drift})}
+    assert told["feature_drift_status", ("discharge_time_s",)] == 0
+    assert told["feature_drift_status", ("delta_T_C",)] == 2
+    assert ("feature_drift_status", ("voltage_V_mean",)) not in told
+    assert told["prediction_drift_status", ()] == 0
+    assert told["drift_cause", ("discharge_time_s", "ageing")] == 1

@@ -15,7 +15,9 @@ from batteryops.cli import (
     fleet,
     incidents,
     keys,
+    labels,
     model,
+    monitoring,
     packs,
     system,
 )
@@ -46,6 +48,9 @@ app.command(rich_help_panel="Answers")(answering.predict)
 app.command(rich_help_panel="Answers")(answering.serve)
 app.command(rich_help_panel="Answers")(answering.refresh)
 app.add_typer(keys.app, name="keys", rich_help_panel="Answers")
+app.command(rich_help_panel="Watch")(monitoring.drift)
+app.command(rich_help_panel="Watch")(monitoring.monitor)
+app.add_typer(labels.app, name="labels", rich_help_panel="Watch")
 app.command(rich_help_panel="Record")(system.audit)
 app.add_typer(incidents.app, name="incidents", rich_help_panel="Record")
 

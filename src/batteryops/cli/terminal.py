@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NEVER_WRAPPED: Final = 24
 """Columns whose widest cell has so many characters stay on one line where there is room."""
 
-_NUMBER: Final = re.compile(r"[-+]?[0-9][0-9.,]*(e[-+]?[0-9]+)?%?|-|")
+_NUMBER: Final = re.compile(r"[-+<]?[0-9][0-9.,]*(e[-+]?[0-9]+)?%?|-|")
 """What stands right in a table when a whole column is of it, and is never broken in two."""
 
 

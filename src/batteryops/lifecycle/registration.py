@@ -29,6 +29,7 @@ from batteryops.models.manifest import code_version
 from batteryops.models.package import ModelPackage, load_package
 from batteryops.models.package_writing import write_package
 from batteryops.monitoring.error_estimate import ERROR_ESTIMATE
+from batteryops.monitoring.production_quality import REPEATING, repeating_features
 from batteryops.monitoring.reference import DRIFT_REFERENCE
 from batteryops.records.ledger import GATE_VERDICT, MODEL_REGISTERED, Ledger
 from batteryops.registry.mlflow_tracking import ModelVersion
@@ -221,6 +222,7 @@ def _write(trained: Trained, settings: Settings, folder: Path) -> ModelPackage:
             "quality": prepared.report.to_json(),
             "leakage": trained.leakage.to_json(),
             DRIFT_REFERENCE: trained.reference.to_json(),
+            REPEATING: [*repeating_features(prepared.table, prepared.view.names)],
             **learned,
             **tournament,
             **search,

@@ -101,7 +101,7 @@ class Context:
                 **{
                     name: np.full(places.size, np.nan, dtype=np.float32)
                     if column is None
-                    else column[places].astype(np.float32)
+                    else _single(column[places])
                     for name, column in columns.items()
                 },
             }
@@ -179,7 +179,7 @@ def _per_asset(by_asset: bool) -> int:  # noqa: FBT001 - the question it answers
 
 
 def _hashes(assets: pl.Series | None, rows: int) -> NDArray[np.uint32]:
-    if assets is None:
+    if assets is None or not rows:
         return np.zeros(rows, dtype=np.uint32)
     ids = assets.cast(pl.String).fill_null("")
     names = ids.unique()
@@ -197,6 +197,11 @@ def _numbers(order: pl.Series | None, rows: int) -> Floats:
     return numbers
 
 
+def _single(column: NDArray[np.floating]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # what is too large for it is as good as infinite
+        return column.astype(np.float32)
+
+
 def _pick(column: NDArray[np.floating], places: NDArray[np.intp]) -> NDArray[np.floating]:
     return column if places.size == column.size else column[places]
 
@@ -205,7 +210,7 @@ def _content(columns: Sequence[NDArray[np.floating]], rows: int) -> NDArray[np.u
     """A hash of each row's numbers, as they are in single precision; the same on any machine."""
     hashes = np.full(rows, _SEED, dtype=np.uint64)
     for column in columns:
-        single = column.astype(np.float32)
+        single = _single(column)
         single[np.isnan(single)] = np.nan  # one NaN, whichever bits it had
         hashes ^= single.view(np.uint32)
         hashes *= _ODD

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from batteryops.errors import BatteryOpsError
 from batteryops.files import replacing
+from batteryops.monitoring.drift_detection import AGEING
 from batteryops.monitoring.metric_names import BY_NAME, RUN_METRICS, STATUS
 
 logger = logging.getLogger(__name__)
@@ -209,13 +210,19 @@ def _drift(drift: Document) -> Iterator[tuple[str, tuple[str, ...], object]]:
         status = found.get("status")
         yield "feature_psi", (feature,), found.get("psi")
         yield "feature_ks", (feature,), found.get("ks")
-        yield "feature_drift_status", (feature,), STATUS.get(str(status))
+        yield "feature_drift_status", (feature,), _status(found)
         if status == "alert":
             yield "drift_cause", (feature, str(found.get("cause") or "unknown")), 1
     found = _part(drift, "prediction")
     yield "prediction_psi", (), found.get("psi")
     yield "prediction_ks", (), found.get("ks")
-    yield "prediction_drift_status", (), STATUS.get(str(found.get("status")))
+    yield "prediction_drift_status", (), _status(found)
+
+
+def _status(found: Document) -> int | None:
+    """How bad a drift is; that batteries age is expected, and raises no alert."""
+    status = STATUS.get(str(found.get("status")))
+    return STATUS["ok"] if status is not None and found.get("cause") == AGEING else status
 
 
 def _performance(performance: Document) -> Iterator[tuple[str, tuple[str, ...], object]]:

@@ -39,6 +39,9 @@ MAX_OUT_OF_RANGE_SHARE: Final = 0.10
 REPEATING_SHARE: Final = 0.02
 """A feature that is stuck in more of training's rows than that repeats by its nature."""
 
+REPEATING: Final = "repeating_features"
+"""The document of a model package that names those, as a list."""
+
 _COLUMNS: Final = (
     "prediction_id",
     "vehicle_id",
