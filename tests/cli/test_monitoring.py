@@ -475,3 +475,30 @@ def test_a_file_of_labels_needs_its_columns_and_rows(run: Run, tmp_path: Path) -
     file.write_text("asset_id,measured_at,capacity_ah\n")
     assert "no rows" in run("labels", "add", file).err
     assert "labels come in" in run("labels", "add", tmp_path / "labels.txt").err
+
+
+def test_planted_shifts_are_looked_for_in_a_table(run: Run, before: Path) -> None:
+    told = run("drift", "--self-test", before)
+    assert told.code == 0, told.err
+    assert "1 sigma" in told.out
+    assert "false alarms: " in told.err
+    found = run("drift", "--self-test", before, "--json").json["self_test"]
+    assert found["delay_rows"]["1 sigma"] <= found["rows"]
+    both = run("drift", "--self-test", before, before)
+    assert both.code == 2
+    assert "--self-test takes one table" in both.err
+
+
+def test_the_self_test_takes_its_traffic_from_the_log(
+    run: Run, served: Path, fleet_file: Path
+) -> None:
+    few = run("drift", "--self-test")
+    assert few.code == 2
+    assert "expected 400 rows" in few.err
+    for _ in range(2):
+        assert run("predict", fleet_file).code == 0
+    assert run("drift", "--self-test", "log", "--json").json["self_test"]["rows"] > 100
+    told = run("monitor", "--self-test")
+    assert "self-test: found" in told.err
+    assert "draws" in told.err
+    del served

@@ -225,7 +225,7 @@ def compare(
     profiles = profile_names(settings)
     limits = DriftLimits.from_settings(settings.monitoring)
     if current == LOG:
-        name = f"the prediction log's last {settings.monitoring.window_days:g} days"
+        name = f"last {settings.monitoring.window_days:g} days of the prediction log"
         progress.step(f"count the {name}")
         pieces = _logged([*reference.features], settings)
         predicted: str | None = PREDICTION

@@ -119,7 +119,8 @@ class WindowSums:
                     away = distances_from_widths(own, looked.package.intervals)
                     estimates += EstimateSums.of(looked.estimator, own, away)
                 if looked.reference is not None and asked.height:
-                    found = _counted(looked.reference, asked, own, settings, profiles)
+                    by = looked.package.fingerprint
+                    found = _counted(looked.reference, asked, by, settings, profiles)
                     drift = found if drift is None else drift + found
                 recent = _latest([*recent, _inputs(asked, looked.features)])
         kept = pl.concat(recent).tail(RECENT_ROWS) if recent else pl.DataFrame()
@@ -136,18 +137,27 @@ def _of_view(served: pl.DataFrame, package: ModelPackage) -> pl.DataFrame:
 def _counted(
     reference: Reference,
     asked: pl.DataFrame,
-    own: pl.DataFrame,
+    fingerprint: str,
     settings: Settings,
     profiles: Callable[[pl.DataFrame], Mapping[str, str]],
 ) -> Counts:
-    """Features of all that was asked; predictions of those that this very package answered."""
-    features = [*reference.features]
-    counts = count(reference, _inputs(asked, features), settings, profiles, prediction=None)
+    """Features of all that was asked; predictions where this very package answered."""
+    by_it = pl.col("package_fingerprint") == fingerprint
+    told = asked.with_columns(pl.when(by_it).then("capacity_ah").alias(PREDICTION))
+    counts, of_own = (
+        count(
+            reference,
+            _inputs(rows, [*reference.features, PREDICTION]),
+            settings,
+            profiles,
+            prediction=PREDICTION,
+        )
+        for rows in (told, told.filter(by_it))
+    )
     if reference.prediction is None:
         return counts
-    answered = _inputs(own, features).with_columns(own["capacity_ah"].alias(PREDICTION))
-    predicted = count(reference, answered, settings, profiles, prediction=PREDICTION)
-    return replace(counts, tallies={**counts.tallies, PREDICTION: predicted.tallies[PREDICTION]})
+    # others' answers are no missing ones
+    return replace(counts, tallies={**counts.tallies, PREDICTION: of_own.tallies[PREDICTION]})
 
 
 def _inputs(rows: pl.DataFrame, features: Sequence[str]) -> pl.DataFrame:

@@ -79,7 +79,7 @@ class Context:
             [1, 2]
         """
         asset = _hashes(assets, rows)
-        seen = pl.DataFrame({"asset": asset}).group_by("asset").agg(seen=pl.len().cast(pl.Int64))
+        seen = _counted(asset) if assets is not None else _counted(asset[:1], rows)
         per_asset = _per_asset(assets is not None)
         kept = _smallest(seen, per_asset)
         given = _numbers(order, rows)
@@ -188,6 +188,12 @@ def _hashes(assets: pl.Series | None, rows: int) -> NDArray[np.uint32]:
         names, of_name, return_dtype=pl.UInt32
     ).to_numpy()
     return hashes
+
+
+def _counted(asset: NDArray[np.uint32], rows: int = 1) -> pl.DataFrame:
+    """How many rows each asset has, where each given one stands for so many."""
+    counted = pl.DataFrame({"asset": asset}).group_by("asset").agg(seen=pl.len().cast(pl.Int64))
+    return counted.with_columns(pl.col("seen") * rows)
 
 
 def _numbers(order: pl.Series | None, rows: int) -> Floats:

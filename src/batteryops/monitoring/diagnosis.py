@@ -289,17 +289,22 @@ def _by_themselves(pair: Pair, axes: Axes, left: list[str]) -> dict[str, Found]:
     sensors = {sensor_of(name) for name in features}
     if len(sensors) > 1 and (len(features) > _TOGETHER or "voltage" in sensors):
         return dict.fromkeys(left, _joint(pair, features))
-    found = {
-        name: Found(UNKNOWN, "no feature explains it")
-        if name == PREDICTION
-        else _offset(pair, name)
-        for name in left
-    }
+    changed = bool(axes.climate or axes.mode)
+    found = {name: _alone(pair, name, changed=changed) for name in left}
     warm = [name for name in features if sensor_of(name) == "temperature" and is_level(name)]
     if warm and axes.climate is None and _all_levels_moved(pair, warm):
         climate = Found("climate", "all temperatures moved, and nothing else is tied to them")
         found |= dict.fromkeys(warm, climate)
     return found
+
+
+def _alone(pair: Pair, name: str, *, changed: bool) -> Found:
+    """What one feature says that nothing else explains."""
+    if name == PREDICTION:
+        return Found(UNKNOWN, "no feature explains it")
+    if changed and not is_level(name):  # a time or a difference takes part in what happens
+        return Found(UNKNOWN, "temperature or load changed, and this did not follow as it used to")
+    return _offset(pair, name)
 
 
 def _joint(pair: Pair, features: list[str]) -> Found:
