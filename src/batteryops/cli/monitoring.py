@@ -190,7 +190,7 @@ def monitor(
 
 def show_drift(compared: "Comparison") -> None:
     """Print a table, the worst first, and the verdict."""
-    from batteryops.lifecycle.drift import meaning, standing
+    from batteryops.lifecycle.drift import causes_of, meaning, standing
     from batteryops.lifecycle.drift_page import COLUMNS, WORDS, in_words, numbers_of
 
     report = compared.report
@@ -210,6 +210,8 @@ def show_drift(compared: "Comparison") -> None:
         rows,
         spare=["what it means", "missing", "p"],
     )
+    for cause, names, evidence in causes_of(compared):
+        terminal.say(f"{', '.join(names)}: {evidence}", label=cause, style="bold")
     for note in compared.notes:
         terminal.say(note, label="note", style="dim")
     if report.retraining_wanted:

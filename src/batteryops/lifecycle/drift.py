@@ -394,6 +394,15 @@ def meaning(comparison: Comparison, name: str) -> str:
     return "; ".join(told)
 
 
+def causes_of(comparison: Comparison) -> list[tuple[str, tuple[str, ...], str]]:
+    """Each cause that was found, the columns it is found in, and what speaks for it."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for name, found in comparison.ordered.items():
+        if found.cause is not None and found.evidence:
+            alike.setdefault((found.cause.replace("_", " "), found.evidence), []).append(name)
+    return [(cause, tuple(names), evidence) for (cause, evidence), names in alike.items()]
+
+
 def _moved(grid: Grid, before: Integers, after: Integers) -> str:
     """Where the middle of the values went."""
     was, now = quantile_of(grid, before, 0.5), quantile_of(grid, after, 0.5)

@@ -6,7 +6,7 @@ from typing import Final
 
 import jinja2
 
-from batteryops.lifecycle.drift import Comparison, Standing, meaning, standing
+from batteryops.lifecycle.drift import Comparison, Standing, causes_of, meaning, standing
 from batteryops.lifecycle.drift_figures import draw
 from batteryops.monitoring.drift_detection import DriftReport, FeatureDrift, Verdict
 
@@ -65,6 +65,7 @@ def render_drift(comparison: Comparison) -> str:
         tally={WORDS[status]: counted.count(status) for status in WORDS if status in counted},
         limits=limits,
         notes=comparison.notes,
+        causes=causes_of(comparison),
         columns=COLUMNS,
         features=[_card(comparison, name) for name in comparison.ordered],
     )

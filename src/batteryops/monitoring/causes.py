@@ -92,9 +92,7 @@ def _columns(report: DriftReport) -> dict[str, FeatureDrift]:
 def _with_cause(had: FeatureDrift, found: Found | None) -> FeatureDrift:
     if found is None:
         return had
-    return replace(
-        had, cause=found.cause, detail="; ".join(filter(None, [had.detail, found.detail]))
-    )
+    return replace(had, cause=found.cause, evidence=found.detail)
 
 
 def _causes(

@@ -309,7 +309,7 @@ def _alone(pair: Pair, name: str, *, changed: bool) -> Found:
 
 def _joint(pair: Pair, features: list[str]) -> Found:
     """Features of several sensors that moved together, which nothing else explains."""
-    together = f"{', '.join(features)} moved together, "
+    together = "moved together, "
     if pair.by_asset and pair.known_assets < _MOST:
         return Found(
             "new_chemistry",

@@ -104,7 +104,8 @@ class FeatureDrift:
         psi_critical: what PSI must exceed to be more than chance.
         design_effect: how many times fewer rows would say as much if they were independent.
         cause: why, where it was looked for and found.
-        detail: for people.
+        evidence: what speaks for that cause, for people.
+        detail: what else there is to say of the column, for people.
     """
 
     psi: float | None
@@ -118,6 +119,7 @@ class FeatureDrift:
     psi_critical: float | None = None
     design_effect: float | None = None
     cause: str | None = None
+    evidence: str = ""
     detail: str = ""
 
     @property
