@@ -252,7 +252,7 @@ def test_without_a_sample_the_cause_is_unknown_and_says_why() -> None:
     document = reference().to_json() | {"context": None}
     report = compare(Reference.from_json(document), fleet("winter"))
     assert {*causes(report).values()} == {"unknown"}
-    assert "no sample" in report.features["voltage_V_mean"].detail
+    assert "no sample" in report.features["voltage_V_mean"].evidence
 
 
 def test_features_that_nobody_knows_are_explained_as_far_as_can_be() -> None:
@@ -267,7 +267,7 @@ def test_a_report_with_causes_is_plain_json() -> None:
     report = compare(reference("capacity_ah"), fleet("winter"), "capacity_ah")
     told = json.loads(json.dumps(report.to_json(), allow_nan=False))
     assert told["features"]["temperature_C_mean"]["cause"] == "climate"
-    assert "the others followed" in told["features"]["temperature_C_mean"]["detail"]
+    assert "the others followed" in told["features"]["temperature_C_mean"]["evidence"]
 
 
 STRANGE = st.sampled_from([0.0, -1.8, 3.5, 25.0, 1e300, -1e300, np.inf, -np.inf, np.nan, -1000.0])

@@ -118,7 +118,7 @@ RUN_METRICS: Final = (
     Metric(
         "drift_self_test_delay_rows",
         "gauge",
-        "Rows until the self-test's planted shift is an alert.",
+        "Rows until the planted shift of a self-test raises an alarm.",
         ("shift",),
     ),
     Metric(
