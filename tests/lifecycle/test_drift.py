@@ -13,12 +13,12 @@ from batteryops.lifecycle.drift import (
     by_severity,
     compare,
     meaning,
-    open_reference,
     quantile_of,
     standing,
 )
 from batteryops.lifecycle.drift_figures import BARS, draw, shares_of, span_of
 from batteryops.lifecycle.drift_page import in_words, render_drift
+from batteryops.lifecycle.drift_references import open_reference
 from batteryops.lifecycle.drift_tables import TableFiles
 from batteryops.lifecycle.progress import Silent
 from batteryops.monitoring.cells import fit_grid

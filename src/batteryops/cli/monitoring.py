@@ -15,7 +15,8 @@ from batteryops.cli.options import Config, Home, Json, settings_of
 from batteryops.errors import BatteryOpsError
 
 if TYPE_CHECKING:
-    from batteryops.lifecycle.drift import Comparison, NamedReference
+    from batteryops.lifecycle.drift import Comparison
+    from batteryops.lifecycle.drift_references import NamedReference
     from batteryops.lifecycle.monitoring import Monitored
     from batteryops.lifecycle.progress import Progress
     from batteryops.settings import Settings
@@ -300,12 +301,13 @@ def _compare(
 ) -> "tuple[NamedReference, Comparison | None]":
     """The reference, kept where that is wanted, and the comparison where there are rows."""
     from batteryops.lifecycle import drift as comparing
+    from batteryops.lifecycle import drift_references as references
 
-    found = comparing.open_reference(
+    found = references.open_reference(
         reference, settings, progress, features=features, prediction=prediction
     )
     if save_reference is not None:
-        comparing.save_reference(found.reference, save_reference)
+        references.save_reference(found.reference, save_reference)
     if current is None:
         return found, None
     return found, comparing.compare(found, current, settings, progress, prediction=prediction)

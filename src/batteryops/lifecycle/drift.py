@@ -1,6 +1,5 @@
 """Drift of current rows from a reference, each of which is named in one of several ways."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,11 +10,9 @@ from typing import Any, Final, Literal
 
 import polars as pl
 
-from batteryops.errors import DataError, UnknownAssetError
-from batteryops.features.files import SUFFIXES
-from batteryops.features.views import VIEWS
-from batteryops.files import replacing
-from batteryops.lifecycle.drift_tables import TableFiles, features_in
+from batteryops.errors import DataError
+from batteryops.lifecycle.drift_references import NamedReference, profile_names
+from batteryops.lifecycle.drift_tables import ASSET, TableFiles, features_in, listed, renamings
 from batteryops.lifecycle.loading import load_model
 from batteryops.lifecycle.progress import Progress
 from batteryops.monitoring.causes import explain
@@ -30,7 +27,7 @@ from batteryops.monitoring.drift_detection import (
     Status,
     detect,
 )
-from batteryops.monitoring.reference import PREDICTION, Reference, reference_of
+from batteryops.monitoring.reference import PREDICTION, Reference
 from batteryops.monitoring.self_test import SelfTest, run_self_test
 from batteryops.monitoring.strata import TEMPERATURES, strata_of
 from batteryops.records.predictions import PredictionLog
@@ -54,23 +51,7 @@ SEVERITY: Final[tuple[Standing, ...]] = (
 )
 """In the order in which features are listed."""
 
-_ASSET: Final = "asset_id"
 _NEARLY_ALL: Final = 0.99
-
-
-@dataclass(frozen=True, slots=True)
-class NamedReference:
-    """A reference, and where it comes from.
-
-    Args:
-        reference: what is compared with.
-        name: in words, for people.
-        notes: what was done to read it.
-    """
-
-    reference: Reference
-    name: str
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -132,73 +113,6 @@ def by_severity(report: DriftReport) -> dict[str, FeatureDrift]:
     return {name: found[name] for name in sorted(found, key=rank)}
 
 
-def open_reference(
-    named: str,
-    settings: Settings,
-    progress: Progress,
-    *,
-    features: Sequence[str] = (),
-    prediction: str | None = None,
-) -> NamedReference:
-    """The reference that a person names.
-
-    Args:
-        named: a model's version or alias, the folder of a package, a reference in a `.json` file,
-            or a table in a `.csv` or `.parquet` file, from which one is fitted.
-        settings: say where the registry is, and the profiles of assets.
-        progress: told what is being done.
-        features: columns of a table that are compared; found by name where none is given.
-        prediction: the column of a table that holds a model's predictions.
-
-    Raises:
-        DataError: a file that is none of these, or a reference of another version of its view.
-        PackageError, RegistryError: no such model, or one without a reference.
-    """
-    path = Path(named)
-    notes: tuple[str, ...] = ()
-    if path.suffix in SUFFIXES:
-        found, notes = _fit(path, settings, progress, features, prediction)
-        name = f"{path.name}, {found.rows} rows"
-    elif path.suffix == ".json":
-        found, name = read_reference(path), path.name
-    else:
-        progress.step("load the model's reference")
-        model = load_model(named, settings)
-        found = reference_of(model.package)
-        name = f"version {model.version}" if model.version.isdigit() else f"package {path.name}"
-    if features and path.suffix not in SUFFIXES:
-        raise DataError(
-            f"features {', '.join(features)} were named, but {named} was fitted on its own: "
-            f"{', '.join(found.features)}; name features only where the reference is a table"
-        )
-    if found.view is not None and found.view.name in VIEWS:
-        found.require_view(VIEWS[found.view.name])
-    return NamedReference(found, name, notes)
-
-
-def read_reference(path: Path) -> Reference:
-    """A reference from a JSON file.
-
-    Raises:
-        DataError: when the file is missing or holds something else.
-    """
-    try:
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise DataError(f"{path} is no JSON ({error}); expected a fitted reference") from error
-    if not isinstance(document, dict):
-        raise DataError(f"{path} holds a {type(document).__name__}, expected a fitted reference")
-    return Reference.from_json(document)
-
-
-def save_reference(reference: Reference, path: Path) -> None:
-    """Write a reference as JSON; the old file stays until it is done."""
-    with replacing(path) as beside:
-        beside.write_text(json.dumps(reference.to_json(), allow_nan=False), encoding="utf-8")
-
-
 def compare(
     named: NamedReference,
     current: str,
@@ -232,16 +146,16 @@ def compare(
     else:
         table = TableFiles.open(Path(current))
         name, predicted = table.path.name, prediction
-        notes += _renamed(table)
+        notes += renamings(table)
         if prediction is not None and prediction not in table.names:
-            raise DataError(f"{current} has no column {prediction}; it has {_listed(table.names)}")
+            raise DataError(f"{current} has no column {prediction}; it has {listed(table.names)}")
         if not set(reference.features) & set(table.names):
             raise DataError(
-                f"{current} has none of the features {_listed([*reference.features])}; it has "
-                f"{_listed(table.names)}"
+                f"{current} has none of the features {listed([*reference.features])}; it has "
+                f"{listed(table.names)}"
             )
         progress.step(f"count {name}")
-        keys = [_ASSET, ORDER, *filter(None, [prediction])]
+        keys = [ASSET, ORDER, *filter(None, [prediction])]
         wanted = [*reference.features, *TEMPERATURES, *keys]
         pieces = table.pieces(wanted, progress)
     counts: Counts | None = None
@@ -278,7 +192,7 @@ def count(
         if prediction is not None and prediction in rows.columns
         else None
     )
-    return Counts.of(reference, rows, asset=_ASSET, strata=strata, predictions=predicted)
+    return Counts.of(reference, rows, asset=ASSET, strata=strata, predictions=predicted)
 
 
 def judge_drift(reference: Reference, counts: Counts, settings: Settings) -> DriftReport:
@@ -311,7 +225,7 @@ def look_for_planted(traffic: str, settings: Settings, progress: Progress) -> Se
         features = load_model("champion", settings).package.view.names
         rows = pl.DataFrame()
         for frame in _logged(features, settings):
-            rows = pl.concat([rows, frame.drop(PREDICTION).drop_nulls(_ASSET)], how="diagonal")
+            rows = pl.concat([rows, frame.drop(PREDICTION).drop_nulls(ASSET)], how="diagonal")
             rows = rows.tail(RECENT_ROWS)
     else:
         table = TableFiles.open(Path(traffic))
@@ -337,25 +251,6 @@ def self_test_of(
         sentinels=settings.quality.sentinels,
         progress=progress.within,
     )
-
-
-def profile_names(settings: Settings) -> Callable[[pl.DataFrame], Mapping[str, str]]:
-    """Gives the profile of every asset of a table by name; those without one are left out."""
-    known: dict[str, str | None] = {}
-
-    def of(rows: pl.DataFrame) -> Mapping[str, str]:
-        if _ASSET not in rows.columns:
-            return {}
-        assets = rows[_ASSET].cast(pl.String).drop_nulls().unique().to_list()
-        for asset in assets:
-            if asset not in known:
-                try:
-                    known[asset] = settings.profile_of(asset).name
-                except UnknownAssetError:
-                    known[asset] = None
-        return {asset: name for asset in assets if (name := known[asset]) is not None}
-
-    return of
 
 
 def quantile_of(grid: Grid, cells: Integers, share: float) -> float:
@@ -417,39 +312,6 @@ def _moved(grid: Grid, before: Integers, after: Integers) -> str:
     return f"the median is {now:.4g}, was {was:.4g}"
 
 
-def _fit(
-    path: Path,
-    settings: Settings,
-    progress: Progress,
-    features: Sequence[str],
-    prediction: str | None,
-) -> tuple[Reference, tuple[str, ...]]:
-    """A reference of a table's rows."""
-    table = TableFiles.open(path)
-    progress.step(f"read {path.name}")
-    rows = pl.concat([*table.pieces(table.names, progress)])
-    kinds = dict(rows.schema)
-    if prediction is not None and prediction not in rows.columns:
-        raise DataError(f"{path} has no column {prediction}; it has {_listed(rows.columns)}")
-    candidates = [name for name in rows.columns if name != prediction]
-    names, view = features_in(candidates, kinds, features, str(path))
-    progress.step(f"fit the reference to {rows.height} rows")
-    try:
-        strata = strata_of(
-            rows, profile_names(settings)(rows), settings.monitoring.temperature_bands_c
-        )
-        fitted = Reference.fit(
-            rows,
-            names,
-            strata=strata,
-            predictions=None if prediction is None else column_values(rows, prediction),
-            view=view,
-        )
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-    return fitted, tuple(_renamed(table))
-
-
 def _logged(features: Sequence[str], settings: Settings) -> Iterator[pl.DataFrame]:
     """What went out in the window of the log."""
     until = datetime.now(UTC)
@@ -458,19 +320,7 @@ def _logged(features: Sequence[str], settings: Settings) -> Iterator[pl.DataFram
         for frame in log.frames(since, until, features=features):
             yield frame.filter("served").select(
                 *features,
-                pl.col("vehicle_id").alias(_ASSET),
+                pl.col("vehicle_id").alias(ASSET),
                 pl.col("answered_at").alias(ORDER),
                 pl.col("capacity_ah").alias(PREDICTION),
             )
-
-
-def _renamed(table: TableFiles) -> list[str]:
-    return [
-        f"{table.path.name}: {', '.join(f'{theirs} is read as {ours}' for theirs, ours in names)}"
-        for names in [table.renamed.items()]
-        if names
-    ]
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names) or "no columns"

@@ -15,6 +15,9 @@ from batteryops.lifecycle.progress import Progress
 from batteryops.monitoring.counts import table_pieces
 from batteryops.schema import FEATURE_KEY, LABEL
 
+ASSET: Final = "asset_id"
+"""The column that says whose row it is, under whatever name a table has it."""
+
 TRIP_NAMES: Final[Mapping[str, str]] = {
     "trip_id": "op_index",
     "voltage_mean": "voltage_V_mean",
@@ -113,7 +116,7 @@ def features_in(
     """
     if asked:
         if absent := [name for name in asked if name not in names]:
-            raise DataError(f"{where} has no column {', '.join(absent)}; it has {_listed(names)}")
+            raise DataError(f"{where} has no column {', '.join(absent)}; it has {listed(names)}")
         return tuple(asked), None
     whole = [view for view in VIEWS.values() if set(view.names) <= set(names)]
     if whole:
@@ -125,7 +128,7 @@ def features_in(
     if not found:
         raise DataError(
             f"{where} has no features: none of a view, and no numeric column but keys and labels; "
-            f"it has {_listed(names)}"
+            f"it has {listed(names)}"
         )
     return found, None
 
@@ -152,5 +155,15 @@ def _height(file: Path) -> int:
         raise DataError(f"{file}: cannot be read ({first_line(error)})") from error
 
 
-def _listed(names: Sequence[str]) -> str:
+def renamings(table: TableFiles) -> list[str]:
+    """Which of its columns are read under other names, for people."""
+    return [
+        f"{table.path.name}: {', '.join(f'{theirs} is read as {ours}' for theirs, ours in names)}"
+        for names in [table.renamed.items()]
+        if names
+    ]
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a message."""
     return ", ".join(names) or "no columns"

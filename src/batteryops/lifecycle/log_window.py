@@ -12,7 +12,8 @@ from typing import Self
 import polars as pl
 
 from batteryops.features.view import FeatureView
-from batteryops.lifecycle.drift import RECENT_ROWS, count, profile_names
+from batteryops.lifecycle.drift import RECENT_ROWS, count
+from batteryops.lifecycle.drift_references import profile_names
 from batteryops.models.package import ModelPackage
 from batteryops.monitoring.context import ORDER
 from batteryops.monitoring.counts import Counts

@@ -52,14 +52,16 @@ exporter's textfile collector; both may be scraped, rules take the worst of both
 A feature that drifts gets the cause that it looks like, by weighting the current rows to the
 reference's temperatures, loads and ages, and by what physics ties together:
 
-| cause | what it looks like | what to do |
-|---|---|---|
-| `ageing` | the same assets, later: discharge times fall together, as with age | nothing; it raises no alert |
-| `climate` | within bands of temperature rows look as in the reference | watch the error; retrain when labels of the season have come |
-| `operating_mode` | within bands of load they do | likewise, with labels of the new use |
-| `new_chemistry` | assets that the reference does not know, several sensors at once | label some of them, then retrain |
-| `sensor_fault: ...` | `stuck`, `offset`, `unit`, `sentinel`, `missing`: one sensor, the others did not follow | mend the sensor; never train on it |
-| `unknown` | none of these | look at the page of `batteryops drift --out` |
+- `ageing`: the same assets, later; discharge times fall together, as with age. Nothing is to be
+  done, and it raises no alert.
+- `climate`: within bands of temperature rows look as in the reference. Watch the error; retrain
+  when labels of the season have come.
+- `operating_mode`: within bands of load they do. Likewise, with labels of the new use.
+- `new_chemistry`: assets that the reference does not know, several sensors at once. Label some of
+  them, then retrain.
+- `sensor_fault: stuck`, `offset`, `unit`, `sentinel`, `missing`: one sensor, and the others did not
+  follow. Mend it; never train on what it says.
+- `unknown`: none of these. Look at the page of `batteryops drift --out`.
 
 On simulated fleets of 40 vehicles and 60 cycles, seeds that nothing was tuned on, each comparison
 named by the cause of most of its features: all of 8 each of nothing, winter, heat, highway, city,
