@@ -97,7 +97,20 @@ def test_every_command_and_option_that_readme_names_exists(run: Run) -> None:
     assert len(lines) > 15
     for line in lines:
         words = line.split()
-        command = words[: 2 if words[0] in {"data", "packs", "baseline", "fleet", "keys"} else 1]
+        command = words[
+            : 2
+            if words[0]
+            in {
+                "data",
+                "packs",
+                "baseline",
+                "fleet",
+                "keys",
+                "labels",
+                "incidents",
+            }
+            else 1
+        ]
         told = run(*command, "--help")
         assert told.code == 0, line
         for option in (word for word in words if word.startswith("--")):
