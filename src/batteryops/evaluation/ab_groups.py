@@ -1,6 +1,6 @@
 """Whether a challenger harms any group of vehicles: non-inferiority by profile and SoH band."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -55,10 +55,12 @@ def judge_groups(
 ) -> tuple[GroupResult, ...]:
     """Judge each profile and each SoH band.
 
-    Not inferior means: worse by less than a share of the champion's mean error in that group, at
-    a level that Holm's procedure keeps over all groups together, and at every look (the p-values
-    are `anytime_p`; the mixture's scale is the margin). Inferior means the contrary is shown. A
-    group of too few vehicles is told and decides nothing.
+    Not inferior means: worse by less than a share m of the champion's mean error in that group. As
+    that mean is itself an estimate, the ratio is tested: (1 + m) champion - challenger above zero
+    (Hauschke, Kieser, Diletti and Burke 1999, Stat. Med. 18:93), with `anytime_p`, whose scale is
+    the margin, so that it holds at every look, and Holm's procedure, so that it holds for all
+    groups together. Inferior means that the contrary is shown. A group of too few vehicles is told
+    and decides nothing.
 
     Args:
         champion: answers with errors.
@@ -77,12 +79,11 @@ def judge_groups(
         if estimate is None or _vehicles(first, second) < rules.min_group_vehicles:
             ps.append((np.nan, np.nan))
             continue
-        margin = rules.margin_share * float(first.error.mean())
-        against = Estimate(-estimate.effect, estimate.se, estimate.df)
-        scale = max(margin, np.finfo(float).tiny)
-        ps.append(
-            (float(anytime_p(estimate, scale, -margin)), float(anytime_p(against, scale, margin)))
-        )
+        allowed = replace(first, error=(1.0 + rules.margin_share) * first.error)
+        within = improvement(allowed, second, paired=paired)
+        beyond = Estimate(-within.effect, within.se, within.df)
+        scale = max(rules.margin_share * float(first.error.mean()), np.finfo(float).tiny)
+        ps.append((float(anytime_p(within, scale)), float(anytime_p(beyond, scale))))
     kept, worse = holm([p for p, _ in ps]), holm([p for _, p in ps])
     return tuple(
         _result(one, (float(p), float(q)), rules)

@@ -105,7 +105,8 @@ def _freedom_if_agreed(share: Floats, room: Floats) -> Floats:
     mixed = (
         2 * zeroth * second + squares**2 * zeroth**2 + 2 * first**2 - 4 * squares * zeroth * first
     )
-    return trace**2 * _inverse(own + mixed)
+    freedom: Floats = trace**2 * _inverse(own + mixed)
+    return freedom
 
 
 def welch(champion: ArrayLike, challenger: ArrayLike) -> Estimate:

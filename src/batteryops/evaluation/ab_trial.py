@@ -1,7 +1,7 @@
 """A trial of two models on live traffic: whose answers were how far off, paired or split."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 import numpy as np
@@ -156,15 +156,7 @@ class Answers:
                 "errors that hide a battery below the line are to cost more, but which these are "
                 "is not known: give `hides`, from measured and answered SoH"
             )
-        return Answers(
-            self.vehicle,
-            np.where(self.hides, factor * self.error, self.error),
-            self.failed,
-            self.profile,
-            self.soh_band,
-            self.latency_ms,
-            self.hides,
-        )
+        return replace(self, error=np.where(self.hides, factor * self.error, self.error))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

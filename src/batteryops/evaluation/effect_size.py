@@ -121,7 +121,8 @@ def _moment_sums(vehicle: NDArray[np.int64], *columns: Floats) -> Floats:
 
 
 def _left_out(by_vehicle: Floats) -> Floats:
-    return by_vehicle.sum(axis=0) - by_vehicle
+    left: Floats = by_vehicle.sum(axis=0) - by_vehicle
+    return left
 
 
 def _mean(sums: Floats, column: int) -> Floats:
