@@ -62,7 +62,7 @@ def clustered_mean(sums: ArrayLike, counts: ArrayLike) -> Estimate:
         >>> float(found.effect), round(float(found.se), 4), round(float(found.df), 6)
         (2.5, 0.7638, 2.0)
     """
-    total, n = np.asarray(sums, dtype=np.float64), np.asarray(counts, dtype=np.float64)
+    total, n = np.broadcast_arrays(np.asarray(sums, np.float64), np.asarray(counts, np.float64))
     answers = n.sum(axis=-1, keepdims=True)
     known = answers > 0
     share = np.divide(n, answers, out=np.zeros_like(n), where=known)

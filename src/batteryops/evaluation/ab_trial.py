@@ -189,8 +189,8 @@ class Trial:
         first, second = self.champion.vehicle, self.challenger.vehicle
         if first.shape != second.shape or (first != second).any():
             raise DataError(
-                f"{len(first)} and {len(second)} answers do not pair; expected both models' answers "
-                "to the same questions, in one order"
+                f"{len(first)} and {len(second)} answers do not pair; expected those of both "
+                "models to the same questions, in one order"
             )
 
     @classmethod

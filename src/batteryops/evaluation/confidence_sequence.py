@@ -28,7 +28,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import log_ndtr, ndtr, ndtri, stdtr, stdtrit
+from scipy.special import betaincinv, log_ndtr, ndtr, ndtri, stdtr
 
 from batteryops.evaluation.ab_statistics import Estimate, t_value
 from batteryops.evaluation.metrics import Floats
@@ -109,10 +109,23 @@ def anytime_bounds(
     Infinite where nothing is known.
     """
     z = np.minimum(boundary(_information(estimate, scale), level), _FARTHEST)
-    steps = -stdtrit(estimate.df, ndtr(-z))
-    margin = np.where(np.isfinite(estimate.se), steps * estimate.se, np.inf)
+    steps = _students(z, estimate.df)
+    known = np.isfinite(estimate.se)
+    margin = np.where(known, steps * np.where(known, estimate.se, 1.0), np.inf)
     centre = np.where(np.isfinite(margin), estimate.effect, 0.0)
     return centre - margin, centre + margin
+
+
+def _students(z: Floats, df: Floats) -> Floats:
+    """The value of Student's t with the upper tail of a normal z, 0 or more.
+
+    By the incomplete beta function: `stdtrit` gives minus infinity in some tails as far as these.
+    """
+    cosine = betaincinv(df / 2.0, 0.5, 2.0 * ndtr(-z))
+    far = np.full(np.shape(cosine), np.inf)
+    squared = np.divide(1.0, cosine, out=far, where=cosine > 0.0) - 1.0
+    found: Floats = np.sqrt(df * squared)
+    return found
 
 
 def _information(estimate: Estimate, scale: ArrayLike) -> Floats:
