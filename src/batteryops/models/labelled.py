@@ -137,7 +137,7 @@ class LabelledRows:
         Raises:
             DataError: when they are of different features.
         """
-        self.expect(other.names)
+        other.expect(self.names)
         return LabelledRows(
             self.names,
             np.concatenate([self.features, other.features]),
@@ -167,7 +167,7 @@ class LabelledRows:
         """
         if self.names != names:
             raise DataError(
-                f"the rows have the features {', '.join(self.names)}; the model takes "
+                f"the rows have the features {', '.join(self.names)}; expected "
                 f"{', '.join(names)}: compute the features of the model's view"
             )
 

@@ -256,7 +256,7 @@ def run_strategies(  # noqa: PLR0913 - the model, the data of a fit, and how to 
             if late
             else _tried(way, parts.judges, current, plan, made)
         )
-    chosen, reason = _choose(candidates, plan)
+    chosen, reason = choose(candidates, plan)
     if judges is None:
         ways = {way.name: way for way in make.ways(booster, new, old)}
         found = ways[chosen.name].make() if chosen else None
@@ -391,7 +391,17 @@ def _tried(
     )
 
 
-def _choose(candidates: Sequence[Candidate], plan: Plan) -> tuple[Candidate | None, str]:
+def choose(candidates: Sequence[Candidate], plan: Plan) -> tuple[Candidate | None, str]:
+    """The cheapest of those that pass and are as good as the best; None where none passes.
+
+    Args:
+        candidates: what was tried.
+        plan: what weighs how much.
+
+    Returns:
+        It, and why.
+    """
+
     def error_ah(one: Candidate) -> float:
         if one.errors is None:
             raise DataError(f"{one.name} was not judged")
