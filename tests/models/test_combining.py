@@ -9,6 +9,7 @@ import xgboost as xgb
 from batteryops.errors import DataError
 from batteryops.models.boosting import fit, predict
 from batteryops.models.combining import ensemble, fitted_share, merged
+from batteryops.models.compression import tree_document, trees_of
 from batteryops.models.continuing import names_of
 from batteryops.models.domain_fit import fit_domain
 from batteryops.models.intervals import Intervals
@@ -61,6 +62,22 @@ def test_shapley_values_of_the_merged_are_the_weighted_sum_of_the_members() -> N
         data, pred_contribs=True
     )
     np.testing.assert_allclose(given, expected, atol=2e-6)
+
+
+def test_what_its_trees_say_of_themselves_has_the_weights_as_well() -> None:
+    old, new = fitted(ROWS), fitted(LATER)
+
+    both = merged([old, new], [0.7, 0.3])
+
+    gains = [one.get_score(importance_type="total_gain") for one in (old, new, both)]
+    for name in ROWS.names:
+        assert gains[2][name] == pytest.approx(
+            0.7 * gains[0][name] + 0.3 * gains[1][name], rel=1e-4
+        )
+    first, last = (trees_of(tree_document(both))[number]["base_weights"] for number in (0, -1))
+    own, other = (trees_of(tree_document(one)) for one in (old, new))
+    assert first == pytest.approx([0.7 * value for value in own[0]["base_weights"]], rel=1e-6)
+    assert last == pytest.approx([0.3 * value for value in other[-1]["base_weights"]], rel=1e-6)
 
 
 def test_the_new_model_has_three_tenths_and_the_old_stays_as_it_is() -> None:

@@ -83,6 +83,23 @@ def test_the_model_in_service_stays_as_it_is() -> None:
     assert bytes(booster.save_raw("ubj")) == before
 
 
+def test_equal_seeds_give_equal_trees_also_the_seed_of_the_first_fit() -> None:
+    """`xgboost.train` goes on with whatever was drawn before where the seed is the booster's."""
+    parameters = {**PARAMETERS, "subsample": 0.7, "colsample_bytree": 0.6}
+    booster = fit(
+        ROWS.features, ROWS.labels, feature_names=ROWS.names, parameters=parameters, seed=7
+    )
+
+    found = []
+    for seed in (7, 7, 8):
+        continued = warm_start(booster, LATER, parameters=parameters, seed=seed)
+        found.append(trees_of(tree_document(continued)))
+        fitted()  # draws numbers as well
+
+    assert same_trees(found[0], found[1])
+    assert not same_trees(found[0], found[2])
+
+
 @pytest.mark.parametrize("save_best", [True, False])
 def test_a_continued_model_uses_its_new_trees_after_early_stopping(save_best: bool) -> None:  # noqa: FBT001 - a parameter of the test
     booster, best = stopped_early(save_best=save_best)
