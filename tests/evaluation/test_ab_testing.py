@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 
 from batteryops.errors import DataError, SettingsError
+from batteryops.evaluation.ab_groups import judge_groups
 from batteryops.evaluation.ab_rules import ABRules
+from batteryops.evaluation.ab_statistics import holm
 from batteryops.evaluation.ab_testing import ABVerdict, Answers, Trial, judge
+from batteryops.evaluation.ab_trial import UNKNOWN
 
 VEHICLES, ANSWERS = 60, 30
-RULES = ABRules()
 
 
 def fleet(
@@ -36,8 +38,9 @@ def fleet(
         factor[np.arange(vehicles) % 3 == 0] = worse_below_80
     factor *= np.exp(rng.normal(0.0, 0.15, vehicles))
     challenger = factor[code] * np.abs(bias[code] + scale[code] * (0.8 * shared + 0.6 * own))
+    order = rng.permutation(code.size)  # of time
+    code, champion, challenger = code[order], champion[order], challenger[order]
     names = np.array([f"V{at:03}" for at in range(vehicles)], dtype=object)[code]
-    shuffled = rng.permutation(code.size)  # in the order of time
     mine = [
         Answers.of(
             names,
@@ -45,11 +48,11 @@ def fleet(
             profile=[("cell", "pack")[at % 2] for at in code],
             soh_band=[("<0.8", "0.8-0.9", ">0.9")[at % 3] for at in code],
             latency_ms=rng.gamma(4.0, 0.5, code.size),
-        ).take(shuffled)
+        )
         for error in (champion, challenger)
     ]
     if not paired:
-        turn = code[shuffled] // 2 % 2 == 0
+        turn = code // 2 % 2 == 0
         mine = [mine[0].take(turn), mine[1].take(~turn)]
     return mine[0], mine[1]
 
@@ -139,6 +142,51 @@ def test_the_same_model_again_is_never_promoted() -> None:
     found = judge(Trial(champion, champion, paired=True, days=20.0))
     assert found.decision == "reject"
     assert "above 0.2 is asked for" in found.reasons[0]
+
+
+def test_an_improvement_that_may_be_chance_waits_however_large_it_looks() -> None:
+    champion, challenger = fleet(vehicles=20)
+    factor = np.array([2.0 if name < "V005" else 0.2 for name in challenger.vehicle])
+    error = factor * champion.error
+    found = judge(
+        Trial(champion, replace(challenger, error=error), paired=True, days=9.0),
+        ABRules(min_group_vehicles=100),
+    )
+    assert found.improvement is not None
+    assert found.improvement.size.d > 0.2
+    assert found.improvement.p_one_look < 0.05
+    assert found.decision == "continue"
+    assert found.reasons == (f"p = {found.improvement.p:.3g} at every look, expected < 0.05",)
+
+
+def test_an_improvement_that_may_yet_prove_large_enough_waits_though_it_is_certain() -> None:
+    found = judge(after(fleet(worse=0.87), 14.0))
+    assert found.improvement is not None
+    assert found.improvement.p < 0.05
+    assert found.decision == "continue"
+    assert found.reasons == (f"Cohen's d = {found.improvement.size.d:.3g}, expected > 0.2",)
+
+
+def test_claims_about_groups_hold_together() -> None:
+    champion, challenger = (
+        replace(one, profile=np.full(one.profile.shape, UNKNOWN, dtype=object))
+        for one in fleet(worse=0.95)
+    )
+    together = judge_groups(champion, challenger, ABRules(), paired=True)
+    alone = []
+    for name in ("0.8-0.9", "<0.8", ">0.9"):
+        rows = champion.soh_band == name
+        (one,) = judge_groups(champion.take(rows), challenger.take(rows), ABRules(), paired=True)
+        alone.append(one.p_not_inferior or 0.0)
+    assert [group.by for group in together] == ["soh_band"] * 3
+    assert [group.p_not_inferior for group in together] == pytest.approx(list(holm(alone)))
+
+
+def test_a_pair_belongs_to_the_group_that_the_champions_answer_names() -> None:
+    champion, challenger = fleet()
+    silent = replace(challenger, soh_band=np.full(challenger.soh_band.shape, UNKNOWN, dtype=object))
+    told = judge_groups(champion, challenger, ABRules(), paired=True)
+    assert judge_groups(champion, silent, ABRules(), paired=True) == told
 
 
 def test_an_improvement_too_small_to_matter_is_rejected_though_it_is_certain() -> None:
@@ -295,4 +343,4 @@ def test_hidden_ends_of_life_can_turn_a_verdict() -> None:
 )
 def test_rules_that_no_trial_can_be_judged_by_are_refused(rule: str, value: float) -> None:
     with pytest.raises(SettingsError, match="expected"):
-        replace(RULES, **{rule: value})
+        ABRules(**{rule: value})  # type: ignore[arg-type]  # some are whole numbers

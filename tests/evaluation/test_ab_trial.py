@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
 import pytest
@@ -14,7 +16,7 @@ from batteryops.evaluation.ab_trial import (
 )
 
 
-def rows(**columns: object) -> pl.DataFrame:
+def rows(**columns: Sequence[object]) -> pl.DataFrame:
     """Two questions about each of two vehicles, answered by both models."""
     frame = pl.DataFrame(
         {

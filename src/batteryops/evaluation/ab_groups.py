@@ -68,6 +68,8 @@ def judge_groups(
         rules: `margin_share`, `level` and `min_group_vehicles` count here.
         paired: as `Trial` says.
     """
+    if paired:  # a pair belongs to one group
+        challenger = replace(challenger, profile=champion.profile, soh_band=champion.soh_band)
     both = (champion, challenger)
     found = [
         (by, name, *_one(both, by, name, paired=paired))
@@ -102,8 +104,7 @@ def _one(
 ) -> tuple[Answers, Answers, Estimate | None]:
     champion, challenger = both
     first = champion.take(getattr(champion, by) == name)
-    # a pair belongs to one group, whichever model's row says so
-    second = challenger.take(getattr(champion if paired else challenger, by) == name)
+    second = challenger.take(getattr(challenger, by) == name)
     if not len(first.vehicle) or not len(second.vehicle):
         return first, second, None
     return first, second, improvement(first, second, paired=paired)
