@@ -152,7 +152,8 @@ class LabelledRows:
 
     def of_groups(self, other: "LabelledRows") -> NDArray[np.bool_]:
         """Which rows are of a group of assets that the other rows have too, (n,)."""
-        return np.isin(self.owners.groups.astype(str), other.owners.groups.astype(str))
+        theirs = set(other.owners.groups.tolist())
+        return np.array(list(map(theirs.__contains__, self.owners.groups.tolist())))
 
     @property
     def assets(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from batteryops.errors import DataError
 from batteryops.models.held_out import group_codes
-from batteryops.models.labelled import LabelledRows
+from batteryops.models.labelled import SOH_BANDS, LabelledRows
 
 
 def replay_sample(old: LabelledRows, size: int, *, seed: int) -> LabelledRows:
@@ -29,20 +29,15 @@ def replay_sample(old: LabelledRows, size: int, *, seed: int) -> LabelledRows:
     if size >= len(old):
         return old
     rng = np.random.default_rng(seed)
-    kinds = [
-        f"{profile}|{band}" for profile, band in zip(old.profiles, old.soh_bands(), strict=True)
-    ]
-    strata = group_codes(kinds, len(old))
+    bands = len(SOH_BANDS) + 2  # below the first, above the last, and not known
+    kinds = group_codes(old.profiles, len(old)) * bands + old.soh_bands() + 1
     assets = group_codes(old.owners.assets, len(old))
     taken: list[NDArray[np.intp]] = []
-    for stratum, count in enumerate(even_shares(np.bincount(strata), size, rng)):
-        rows = np.flatnonzero(strata == stratum)
-        own, place = np.unique(assets[rows], return_inverse=True)
-        shares = even_shares(np.bincount(place, minlength=own.size), int(count), rng)
-        taken += [
-            rng.choice(rows[place == number], int(share), replace=False)
-            for number, share in enumerate(shares)
-        ]
+    strata = _places(kinds)
+    for rows, count in zip(strata, even_shares(_sizes(strata), size, rng), strict=True):
+        own = [rows[places] for places in _places(assets[rows])]
+        for these, share in zip(own, even_shares(_sizes(own), int(count), rng), strict=True):
+            taken.append(rng.choice(these, int(share), replace=False))
     return old[np.sort(np.concatenate(taken))]
 
 
@@ -68,3 +63,14 @@ def even_shares(
         shares[one] = min(int(sizes[one]), left // (sizes.size - place))
         left -= int(shares[one])
     return shares
+
+
+def _places(codes: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+    """Where each code stands, in the order of the codes."""
+    order = np.argsort(codes, kind="stable")
+    _, first = np.unique(codes[order], return_index=True)
+    return np.split(order, first[1:])
+
+
+def _sizes(parts: list[NDArray[np.intp]]) -> NDArray[np.intp]:
+    return np.array([part.size for part in parts], dtype=np.intp)

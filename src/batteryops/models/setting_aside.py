@@ -112,7 +112,7 @@ def _drawn(new: LabelledRows, old: LabelledRows, share: float, seed: int) -> Jud
     _, judged = hold_out(new, share, seed=seed)
     out = old.of_groups(judged)
     others = ~old.of_groups(new)
-    if not out.any() or np.unique(old.owners.groups[others].astype(str)).size >= _FEWEST_GROUPS:
+    if not out.any() or len(set(old.owners.groups[others].tolist())) >= _FEWEST_GROUPS:
         free = others if others.any() else ~out
         _, drawn = hold_out(old[free], share, seed=seed)
         out |= old.of_groups(drawn)
