@@ -9,14 +9,15 @@ import xgboost as xgb
 from batteryops.errors import DataError
 from batteryops.models.boosting import fit, predict
 from batteryops.models.combining import ensemble, fitted_share, merged
-from batteryops.models.compression import tree_document, trees_of
-from batteryops.models.continuing import names_of
+from batteryops.models.compression import same_trees, tree_document, trees_of
+from batteryops.models.continuing import names_of, warm_start
 from batteryops.models.domain_fit import fit_domain
 from batteryops.models.intervals import Intervals
 from batteryops.models.labelled import LabelledRows
 from batteryops.models.manifest import ChosenAlgorithm
 from batteryops.models.onnx_twin import max_difference_ah, to_onnx
 from batteryops.models.package_writing import write_package
+from batteryops.models.refitting import fine_tune
 from batteryops.settings import load_settings
 from models.labelled_fleets import PARAMETERS, VIEW, new_fleet, old_model, plain_rows, random_rows
 
@@ -159,6 +160,22 @@ def test_an_ensemble_is_packaged_like_any_booster(tmp_path: Path) -> None:
     assert package.predict_one(new.features[0]) == pytest.approx(
         predict(both, new.features[:1])[0], abs=1e-5
     )
+
+
+def test_what_was_combined_or_tuned_can_be_continued_and_combined_again() -> None:
+    both = ensemble(fitted(ROWS), LATER, parameters=PARAMETERS, seed=7).booster
+    tuned = fine_tune(both, LATER, parameters=PARAMETERS, last=20)
+
+    continued = warm_start(tuned, LATER, parameters=PARAMETERS, seed=7, rounds=30)
+    again = merged([continued, tuned], [0.5, 0.5])
+
+    assert same_trees(trees_of(tree_document(continued))[:160], trees_of(tree_document(tuned)))
+    errors = [
+        np.abs(predict(one, LATER.features) - LATER.labels).mean() for one in (tuned, continued)
+    ]
+    assert errors[1] < 0.5 * errors[0]
+    halves = 0.5 * predict(continued, ROWS.features) + 0.5 * predict(tuned, ROWS.features)
+    np.testing.assert_allclose(predict(again, ROWS.features), halves, atol=1e-5)
 
 
 def test_what_cannot_be_combined_is_refused() -> None:

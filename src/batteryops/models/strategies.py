@@ -48,7 +48,8 @@ class Plan:
         tie: candidates whose error is at most this share above the least are as good; of these
             the cheapest is chosen.
         max_trees: a candidate of more is refused: each costs time with every answer.
-        budget_s: seconds; no strategy begins after, nor a full fit that would end after.
+        budget_s: seconds; no strategy begins after, nor a full fit that would end after. Where a
+            stand-in is judged, carrying out what was chosen comes on top.
         limits: of the gate.
 
     Raises:
