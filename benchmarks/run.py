@@ -30,6 +30,7 @@ from batteryops.models import boosting
 from batteryops.schema import LABEL, Kind, Recording
 from batteryops.settings import Settings, load_settings
 from batteryops.telemetry.canonical import write_canonical
+from benchmarks import continuing
 
 DISCHARGES: Final[tuple[Kind, ...]] = ("discharge",)
 BATTERYOPS: Final = Path(sys.executable).with_name("batteryops")
@@ -245,18 +246,21 @@ def main() -> None:
     with console(stderr=True).status("") as status:
         measured = pipeline(load_settings(), status.update)
         drift = measure_drift(status.update)
+        continued = continuing.measure(status.update)
         served = measure(plan, status.update) if can_load else None
     if as_json:
         print_json(
             {
                 "pipeline": [asdict(line) | {"verdict": line.verdict} for line in measured],
                 "drift": drift_report.to_json(drift),
+                "continuing": continuing.to_json(continued),
                 "serving": report.to_json(served, plan) if served else None,
             }
         )
     else:
         show(measured)
         drift_report.show(drift)
+        continuing.show(continued)
         if served:
             report.show(served)
     if not can_load:

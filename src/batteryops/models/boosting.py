@@ -80,7 +80,9 @@ PARAMETERS: Final[Mapping[str, _Range | _Words]] = {
 }
 """Every parameter `fit` takes, with what it may be."""
 
-_DEFAULT_TREES: Final = 100  # XGBRegressor's
+DEFAULT_TREES: Final = 100
+"""XGBRegressor's."""
+
 _LOADING_TIMEOUT_S: Final = 30.0
 
 
@@ -162,21 +164,10 @@ def fit(  # noqa: PLR0913 - data, and what XGBoost is told
     settings: dict[str, Any] = {**read_parameters(parameters)}
     if trends:
         settings["monotone_constraints"] = tuple(trends)
-    rounds = int(settings.pop("n_estimators", _DEFAULT_TREES))
-    threads = int(settings.get("n_jobs", 0)) or None
+    rounds = int(settings.pop("n_estimators", DEFAULT_TREES))
     names = list(feature_names)
     try:
-        # the same container that XGBRegressor picks: binned once for histograms, plain otherwise
-        if settings.get("tree_method", "auto") in {"auto", "hist"}:
-            data = xgb.QuantileDMatrix(
-                matrix,
-                label=target,
-                feature_names=names,
-                nthread=threads,
-                max_bin=settings.get("max_bin"),
-            )
-        else:
-            data = xgb.DMatrix(matrix, label=target, feature_names=names, nthread=threads)
+        data = training_data(matrix, target, names, settings)
         return xgb.train(
             {"objective": "reg:squarederror", "random_state": seed, **settings},
             data,
@@ -187,6 +178,33 @@ def fit(  # noqa: PLR0913 - data, and what XGBoost is told
         raise DataError(
             f"XGBoost cannot fit {len(matrix)} rows of {', '.join(names)}: {reason}"
         ) from error
+
+
+def training_data(
+    features: NDArray[np.float32],
+    labels: NDArray[np.float64],
+    feature_names: Sequence[str],
+    settings: Mapping[str, Any],
+) -> xgb.DMatrix:
+    """The container that XGBRegressor picks: binned once for histograms, plain otherwise.
+
+    Args:
+        features: (n, k), NaN where missing.
+        labels: (n,), Ah.
+        feature_names: k names.
+        settings: what `read_parameters` gave.
+    """
+    threads = int(settings.get("n_jobs", 0)) or None
+    names = list(feature_names)
+    if settings.get("tree_method", "auto") in {"auto", "hist"}:
+        return xgb.QuantileDMatrix(
+            features,
+            label=labels,
+            feature_names=names,
+            nthread=threads,
+            max_bin=settings.get("max_bin"),
+        )
+    return xgb.DMatrix(features, label=labels, feature_names=names, nthread=threads)
 
 
 def read_booster(path: Path, feature_names: Sequence[str]) -> xgb.Booster:
