@@ -256,3 +256,30 @@ def test_ageing_is_told_with_its_cause_and_is_no_alert() -> None:
     assert ("feature_drift_status", ("voltage_V_mean",)) not in told
     assert told["prediction_drift_status", ()] == 0
     assert told["drift_cause", ("discharge_time_s", "ageing")] == 1
+
+
+def test_closing_waits_for_a_reading_that_is_under_way_and_begins_no_other() -> None:
+    began, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+    reads: list[int] = []
+
+    def read() -> dict[str, Any]:
+        reads.append(1)
+        began.set()
+        assert may_end.wait(20)
+        ended.set()
+        return {}
+
+    newest = NewestRun(read, every_s=0, wait_s=0.01)
+    assert newest() is None  # it takes too long for whoever asks
+    assert began.wait(20)
+    newest.close(wait_s=0.01)  # as long as it may
+    assert not ended.is_set()
+    threading.Timer(0.05, may_end.set).start()
+    newest.close(wait_s=20)
+    assert ended.is_set()
+    newest()
+    assert len(reads) == 1
+    unread = NewestRun(read)
+    unread.close()
+    assert unread() is None
+    assert len(reads) == 1

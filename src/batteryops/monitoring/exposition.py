@@ -29,6 +29,7 @@ READ_EVERY_S: Final = 15.0
 """At most so often the database is asked, however many scrape."""
 
 _WAIT_S: Final = 0.5  # a scrape waits so long for a fresh document, then tells the one it knows
+_CLOSE_S: Final = 5.0  # for a database that does not answer
 _LABEL_AGES: Final = {"newest": "0", "p50": "0.5", "p90": "0.9"}
 _OF_ALL: Final = {
     "mae_ah": "model_mae",
@@ -74,6 +75,7 @@ class NewestRun:
         self._known: Document | None = None
         self._read_at = -math.inf
         self._done: threading.Event | None = None
+        self._closed = False
         self._turn = threading.Lock()
         self.readable = True
         """Whether the last attempt to read succeeded."""
@@ -81,7 +83,7 @@ class NewestRun:
     def __call__(self) -> Document | None:
         """The newest document that is known."""
         with self._turn:
-            due = time.monotonic() - self._read_at >= self._every_s
+            due = not self._closed and time.monotonic() - self._read_at >= self._every_s
             if due and self._done is None:
                 self._done = threading.Event()
                 threading.Thread(target=self._refresh, name="monitoring", daemon=True).start()
@@ -89,6 +91,18 @@ class NewestRun:
         if done is not None:
             done.wait(self._wait_s)
         return self._known
+
+    def close(self, wait_s: float = _CLOSE_S) -> None:
+        """Read no more, and let a reading that is under way end: it uses the database.
+
+        Args:
+            wait_s: at most so long.
+        """
+        with self._turn:
+            self._closed = True
+            done = self._done
+        if done is not None:
+            done.wait(wait_s)
 
     def _refresh(self) -> None:
         try:

@@ -25,6 +25,7 @@ def add_monitoring(service: Service) -> None:
     service.metrics.tell_also(MonitoringCollector(newest))
     service.metrics.tell_also(_Readable(newest))
     service.metrics.tell_also(MachineCollector(service.settings.home))
+    service.end_first(newest.close)
 
 
 def newest_run(log: PredictionLog) -> NewestRun:

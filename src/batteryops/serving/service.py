@@ -67,6 +67,7 @@ class Service:
         self._document = None if folder is None else folder / DOCUMENT
         self._seen = self._stamp()
         self._changed: list[Callable[[Lineup], None]] = []
+        self._end_first: list[Callable[[], None]] = []
         self.lineup = load_lineup(deployment, settings.serving.cache)
 
     def when_changed(self, tell: Callable[[Lineup], None]) -> None:
@@ -160,9 +161,15 @@ class Service:
             remarks["doors"] = "open: everybody is let in (--insecure-no-auth)"
         return remarks
 
+    def end_first(self, close: Callable[[], None]) -> None:
+        """Have something ended before the stores are that it uses."""
+        self._end_first.append(close)
+
     def close(self) -> None:
         """Write what waits for the log, and let go."""
         self.doors.close()
+        for close in self._end_first:
+            close()
         unwritten = self.writer.close(_DRAIN_S)
         if unwritten:
             logger.error("%d predictions could not be put on record", unwritten)
