@@ -154,6 +154,12 @@ def quality_dashboard(settings: Settings) -> DashboardPlan:
                         Query("max(predictions_out_of_domain_share)", "out of the domain"),
                         Query("max(predictions_duplicate_share)", "asked twice"),
                         Query("max(predictions_refused_share)", "refused"),
+                        Query(
+                            '(sum(rate(http_request_duration_seconds_count{path="/predict",'
+                            'status=~"4.."}[1h])) or vector(0)) / '
+                            'sum(rate(http_request_duration_seconds_count{path="/predict"}[1h]))',
+                            "refused within the hour",
+                        ),
                     ),
                     "Shares of the window's predictions. Out of physical range above "
                     f"{settings.monitoring.max_out_of_range_share:.0%} is an incident.",
