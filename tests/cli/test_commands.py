@@ -4,8 +4,7 @@ import json
 import re
 import shutil
 import sqlite3
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,48 +14,19 @@ import pytest
 import yaml
 
 from batteryops.cli.findings import show_search
-from batteryops.cli.main import main
 from batteryops.features import views
 from batteryops.models.search import Found
 from batteryops.records.ledger import Ledger
 from batteryops.records.predictions import PredictionLog
 from batteryops.settings import load_settings
 from batteryops.telemetry import Lake
-
-
-@dataclass(frozen=True)
-class Ran:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:  # noqa: ANN401 - any JSON document
-        return json.loads(self.out)
-
-
-Run = Callable[..., Ran]
+from cli.running import Run, runner
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run `batteryops` with these words."""
-
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*words: object) -> Ran:
-        monkeypatch.setattr("sys.argv", ["batteryops", *map(str, words)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capsys.readouterr()
-        return Ran(code, captured.out, captured.err)
-
-    return run
+    return runner(monkeypatch, capsys)
 
 
 @pytest.fixture

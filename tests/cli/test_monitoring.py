@@ -3,8 +3,6 @@
 import json
 import shutil
 import signal
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,48 +11,20 @@ import numpy as np
 import polars as pl
 import pytest
 
-from batteryops.cli.main import main
 from batteryops.errors import RecordsError
 from batteryops.lifecycle import monitoring
 from batteryops.models.manifest import MANIFEST
 from batteryops.records.ledger import Ledger
 from batteryops.records.monitoring_runs import MONITOR, MonitoringRuns
 from batteryops.settings import load_settings
-
-
-@dataclass(frozen=True)
-class Ran:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:  # noqa: ANN401 - any JSON document
-        return json.loads(self.out)
-
-
-Run = Callable[..., Ran]
+from cli.running import Run, runner
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """Run `batteryops` with these words, in an empty home where nothing else is said."""
-    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("BATTERYOPS_HOME", str(tmp_path / "home"))
-
-    def run(*words: object) -> Ran:
-        monkeypatch.setattr("sys.argv", ["batteryops", *map(str, words)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capsys.readouterr()
-        return Ran(code, captured.out, captured.err)
-
-    return run
+    return runner(monkeypatch, capsys)
 
 
 @pytest.fixture

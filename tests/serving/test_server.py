@@ -1,5 +1,6 @@
 """The server says where it listens, finishes what it began, and leaves when told to."""
 
+import gc
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from batteryops.errors import SettingsError
+from batteryops.serving import worker
 from batteryops.serving.server import Stop, listen, serve, url_of
 
 SLOW_APP = """
@@ -171,3 +173,13 @@ def test_a_port_that_no_address_has_is_refused(port: int) -> None:
 def test_a_host_that_no_address_belongs_to_is_refused(host: str) -> None:
     with pytest.raises(SettingsError, match=rf"cannot listen on {re.escape(host)} .*--host"):
         listen(host, 0)
+
+
+def test_what_start_up_made_is_not_looked_through_for_garbage_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(gc, "collect", lambda: done.append("collect"))
+    monkeypatch.setattr(gc, "freeze", lambda: done.append("freeze"))
+    worker._ready(lambda word, _detail: done.append(word))  # noqa: SLF001  # nothing else opens
+    assert done == ["collect", "freeze", worker.READY]

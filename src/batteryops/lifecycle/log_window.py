@@ -7,7 +7,7 @@ and never with the rows of the log.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Self
+from typing import Final, Self
 
 import polars as pl
 
@@ -28,6 +28,8 @@ from batteryops.monitoring.production_quality import QualityCounts, Watched
 from batteryops.monitoring.reference import PREDICTION, Reference
 from batteryops.schema import Profile
 from batteryops.settings import Settings
+
+_MOST_FRAMES: Final = 64  # of recent rows that are kept apart until they are joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,6 @@ def _latest(frames: list[pl.DataFrame]) -> list[pl.DataFrame]:
     """The end of all, in as few frames as hold it."""
     if sum(frame.height for frame in frames[1:]) >= RECENT_ROWS:
         frames = frames[1:]
-    if sum(frame.height for frame in frames) > 2 * RECENT_ROWS or len(frames) > 64:  # noqa: PLR2004
+    if sum(frame.height for frame in frames) > 2 * RECENT_ROWS or len(frames) > _MOST_FRAMES:
         return [pl.concat(frames).tail(RECENT_ROWS)]
     return frames
