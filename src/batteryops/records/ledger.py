@@ -24,6 +24,9 @@ KEY_REVOKED: Final = "key_revoked"
 INCIDENT_OPENED: Final = "incident_opened"
 INCIDENT_REOPENED: Final = "incident_reopened"
 INCIDENT_CLOSED: Final = "incident_closed"
+RETRAINING_STARTED: Final = "retraining_started"
+RETRAINING_ENDED: Final = "retraining_ended"
+LABELS_REQUESTED: Final = "labels_requested"
 
 GENESIS: Final = "0" * 64
 """What the first entry names as the hash before it."""
