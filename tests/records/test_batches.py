@@ -333,3 +333,23 @@ def test_a_batch_on_postgresql_and_sqlite_is_the_same_file(new_url: Callable[[],
         with PredictionLog(new_url()) as log:
             log.append_batch(one)
             assert log.count() == one.n_answered
+
+
+def test_answers_since_a_time_are_those_of_singles_and_batches_that_went_out(
+    log: PredictionLog,
+) -> None:
+    hour = timedelta(hours=1)
+    shadow = [replace(one, served=False) for one in VERSIONS]
+    log.append_batch(batch())  # two of its three rows have an answer
+    log.append_batch(batch(batch_id=id_of(NOW + hour), answered_at=NOW + hour))
+    log.append_batch(
+        batch(batch_id=id_of(NOW + hour, 1), answered_at=NOW + hour, model_versions=shadow)
+    )
+    unheard = replace(single(NOW, 1), served=False)
+    log.append([single(NOW - hour), single(NOW, 2), unheard])
+    assert [log.answered_since(NOW + step * hour) for step in (-2, 0, 1, 2)] == [6, 5, 2, 0]
+
+
+def test_a_time_without_a_zone_counts_nothing(log: PredictionLog) -> None:
+    with pytest.raises(RecordsError, match="no time zone"):
+        log.answered_since(NOW.replace(tzinfo=None))

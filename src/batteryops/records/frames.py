@@ -111,14 +111,18 @@ def _after(
     """Those answered in a span. Identifiers hold a time too, and are the key that is searched."""
     at = identifier.table.c.answered_at
     query = sa.select(*columns).where(at >= since, at < until).order_by(identifier)
-    query = query.where(identifier < _first_id(until + _AROUND))
+    query = query.where(identifier < _id_at(until + _AROUND))
     if last_id is not None:
         return query.where(identifier > last_id)
-    return query.where(identifier >= _first_id(since - _AROUND))
+    return query.where(identifier >= first_id(since))
 
 
-def _first_id(at: datetime) -> str:
-    """No identifier that was made at that time or later is less than this one."""
+def first_id(at: datetime) -> str:
+    """No identifier of an answer that was given at that time or later is less than this one."""
+    return _id_at(at - _AROUND)
+
+
+def _id_at(at: datetime) -> str:
     unix_ms = max(
         0, (at.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
     )

@@ -122,6 +122,32 @@ class PredictionLog(Store):
                 + connection.execute(in_batches).scalar_one()
             )
 
+    def answered_since(self, at: datetime) -> int:
+        """How many questions were answered at a time or later; what a shadow said is no answer.
+
+        Args:
+            at: with a time zone.
+        """
+        if at.utcoffset() is None:
+            raise RecordsError(f"since {at} has no time zone; give an aware time")
+        single = PREDICTIONS.c
+        singles = (
+            sa.select(sa.func.count())
+            .select_from(PREDICTIONS)
+            .where(
+                single.served, single.prediction_id >= frames.first_id(at), single.answered_at >= at
+            )
+        )
+        batches = sa.select(BATCHES.c.n_answered, BATCHES.c.model_versions).where(
+            BATCHES.c.batch_id >= frames.first_id(at), BATCHES.c.answered_at >= at
+        )
+        with self._database.read() as connection:
+            return int(connection.execute(singles).scalar_one()) + sum(
+                n_answered
+                for n_answered, versions in connection.execute(batches)
+                if any(one.get("served", True) for one in versions)
+            )
+
     def recent(self, limit: int, vehicle_id: str | None = None) -> list[PredictionRecord]:
         """The last `limit` single predictions, newest first; of one vehicle when it is named.
 
