@@ -1,13 +1,16 @@
 """File < environment < flags; and what a wrong setting is told."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from batteryops.errors import SettingsError, UnknownAssetError
-from batteryops.settings import find_config, load_settings
+from batteryops.evaluation.ab_rules import ABRules
+from batteryops.models.strategies import STRATEGIES, Plan
+from batteryops.settings import TrialSettings, find_config, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +51,14 @@ def test_settings_cannot_be_changed() -> None:
         ("BATTERYOPS_HOME__X", "1", r"BATTERYOPS_HOME__X is no setting"),
         ("BATTERYOPS_SERVING", '{"port": ', r"variable BATTERYOPS_SERVING: no valid JSON"),
         ("BATTERYOPS_TRAINING__GATES", "[{", r"variable BATTERYOPS_TRAINING__GATES: no valid JSON"),
+        ("BATTERYOPS_RETRAINING__WEEKDAY", "7", r"retraining\.weekday: .*less than or equal to 6"),
+        ("BATTERYOPS_RETRAINING__MIN_LABEL_VEHICLES", "1", r"min_label_vehicles: .*equal to 2"),
+        ("BATTERYOPS_RETRAINING__LEASE_S", "nan", r"retraining\.lease_s: .*less than or equal"),
+        ("BATTERYOPS_RETRAINING__STRATEGIES", '["boost"]', r"strategies\.0: .*'warm_start'"),
+        ("BATTERYOPS_RETRAINING__STRATEGIES", "[]", r"strategies: .*at least 1 item"),
+        ("BATTERYOPS_RETRAINING__SERVERS", '["a:1"]', r"servers\.0: 'a:1' is no server's address"),
+        ("BATTERYOPS_RETRAINING__TRIAL__MAX_DAYS", "5", r"min_days 7\.0 is above max_days 5\.0"),
+        ("BATTERYOPS_RETRAINING__TRIAL__LEVELS", "1", r"trial\.levels: .*not permitted"),
         ("BATTERYOPS_SERVING", "[1]", r"serving: .*valid dictionary.*BATTERYOPS_SERVING"),
     ],
 )
@@ -170,3 +181,60 @@ def test_a_default_profile_must_be_declared(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("BATTERYOPS_EVALUATION__DEFAULT_PROFILE", "none_such")
     with pytest.raises(SettingsError, match="default_profile 'none_such' is not among"):
         load_settings()
+
+
+def test_a_server_is_an_address_without_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    urls = ["http://a:8000/", "https://b.example/soh"]
+    monkeypatch.setenv("BATTERYOPS_RETRAINING__SERVERS", json.dumps(urls))
+    assert load_settings().retraining.servers == ("http://a:8000", "https://b.example/soh")
+    monkeypatch.setenv("BATTERYOPS_RETRAINING__SERVERS", '["http://user:secret@a:8000"]')
+    with pytest.raises(SettingsError, match="without user and password"):
+        load_settings()
+
+
+def test_a_trial_is_configured_by_the_very_rules_that_judge_it() -> None:
+    assert TrialSettings().model_dump() == asdict(ABRules())
+    settings = load_settings()
+    configured = ABRules(**settings.retraining.trial.model_dump())
+    # what is configured and how vehicles are really split must agree, or no split looks right
+    assert configured.challenger_share == settings.serving.routing.share
+    assert asdict(configured) == asdict(ABRules()) | {
+        "challenger_share": settings.serving.routing.share
+    }
+
+
+@pytest.mark.parametrize("value", [-1, 0, 0.5, 1, 1.5, 2, 100])
+@pytest.mark.parametrize("name", sorted(TrialSettings.model_fields))
+def test_a_trial_refuses_what_its_rules_refuse(name: str, value: float) -> None:
+    whole = TrialSettings.model_fields[name].annotation is int
+    if whole and value != int(value):
+        return
+
+    def refused(make: type, error: type[Exception]) -> bool:
+        try:
+            make(**{name: value})
+        except error:
+            return True
+        return False
+
+    assert refused(TrialSettings, ValidationError) == refused(ABRules, SettingsError)
+
+
+def test_strategies_are_configured_as_they_are_compared() -> None:
+    retraining = load_settings().retraining
+    plan = Plan(
+        strategies=retraining.strategies,
+        held_out=retraining.held_out_share,
+        replay=retraining.replay,
+        replay_rows=retraining.replay_rows,
+        max_trees=retraining.max_trees,
+        budget_s=retraining.budget_s,
+    )
+    assert sorted(plan.strategies) == sorted(STRATEGIES)
+    assert plan == Plan()
+
+
+def test_the_weekly_run_is_on_sunday_at_two_as_the_source_system_has_it() -> None:
+    retraining = load_settings().retraining
+    assert (retraining.weekday, retraining.hour_utc) == (6, 2)
+    assert retraining.new_trips == 1000

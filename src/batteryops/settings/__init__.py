@@ -18,11 +18,13 @@ from batteryops.settings.sections import (
     Range,
     RecordsSettings,
     RegistrySettings,
+    RetrainingSettings,
     RoutingSettings,
     ServingSettings,
     Share,
     TournamentSettings,
     TrainingSettings,
+    TrialSettings,
 )
 
 __all__ = [
@@ -44,12 +46,14 @@ __all__ = [
     "Range",
     "RecordsSettings",
     "RegistrySettings",
+    "RetrainingSettings",
     "RoutingSettings",
     "ServingSettings",
     "Settings",
     "Share",
     "TournamentSettings",
     "TrainingSettings",
+    "TrialSettings",
     "find_config",
     "load_settings",
 ]

@@ -23,6 +23,7 @@ from batteryops.settings.sections import (
     QualitySettings,
     RecordsSettings,
     RegistrySettings,
+    RetrainingSettings,
     ServingSettings,
     TournamentSettings,
     TrainingSettings,
@@ -59,6 +60,7 @@ class Settings(BaseSettings):
     records: RecordsSettings
     serving: ServingSettings
     monitoring: MonitoringSettings
+    retraining: RetrainingSettings
 
     @classmethod
     def settings_customise_sources(
@@ -138,6 +140,11 @@ class Settings(BaseSettings):
     def packages(self) -> Path:
         """Folder where model packages are written before they are registered, and cached."""
         return self.home / "packages"
+
+    @property
+    def training_rows(self) -> Path:
+        """Folder of the rows that packages were trained on."""
+        return self.home / "training"
 
     @property
     def baselines(self) -> Path:

@@ -15,6 +15,8 @@ _LIMIT: Final = re.compile(
     r"([-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?|[a-z]+(_[a-z]+)*)"
 )
 
+_SERVER: Final = re.compile(r"https?://[^\s/@?#]+(/[^\s@?#]*)?")
+
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Range = tuple[float, float]
 
@@ -27,6 +29,18 @@ def _increasing(value: Range) -> Range:
 
 
 OrderedRange = Annotated[Range, AfterValidator(_increasing)]
+
+
+def _is_a_server(value: str) -> str:
+    if not _SERVER.fullmatch(value):
+        raise ValueError(
+            f"{value!r} is no server's address; expected http:// or https:// and a host without "
+            "user and password, as in http://127.0.0.1:8000"
+        )
+    return value.rstrip("/")
+
+
+ServerUrl = Annotated[str, AfterValidator(_is_a_server)]
 
 
 class _Section(BaseModel):
@@ -280,3 +294,62 @@ class MonitoringSettings(_Section):
             if warning > alert:
                 raise ValueError(f"{what}_warning {warning} is above {what}_alert {alert}")
         return self
+
+
+class TrialSettings(_Section):
+    """What a challenger must show; `batteryops.evaluation.ab_rules.ABRules` says what each means.
+
+    The keys, defaults and ranges are those of `ABRules`, which `tests/test_settings.py` holds.
+    """
+
+    min_predictions: Annotated[int, Field(ge=2)] = 500
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    min_effect_size: Annotated[float, Field(gt=0)] = 0.2
+    max_latency_ratio: Annotated[float, Field(gt=0)] = 1.2
+    min_days: Annotated[float, Field(ge=0)] = 7.0
+    max_days: Annotated[float, Field(ge=0)] = 60.0
+    min_vehicles: Annotated[int, Field(ge=2)] = 10
+    min_group_vehicles: Annotated[int, Field(ge=2)] = 10
+    margin_share: Annotated[float, Field(gt=0)] = 0.15
+    max_failed_share: Share = 0.01
+    min_failures: int = 5
+    max_unpaired_share: Share = 0.05
+    challenger_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    sample_ratio_level: Annotated[float, Field(gt=0, lt=1)] = 0.001
+    hidden_cost: Annotated[float, Field(ge=1)] = 1.0
+
+    @model_validator(mode="after")
+    def _it_begins_before_it_ends(self) -> Self:
+        if self.min_days > self.max_days:
+            raise ValueError(f"min_days {self.min_days} is above max_days {self.max_days}")
+        return self
+
+
+class RetrainingSettings(_Section):
+    """When a model learns again, from how much, how it is tried, and how long it is on probation.
+
+    The limits of MAE and PSI are those of `monitoring`: what alerts a person retrains the model.
+    """
+
+    weekday: Annotated[int, Field(ge=0, le=6)]
+    hour_utc: Annotated[int, Field(ge=0, le=23)]
+    new_trips: Annotated[int, Field(ge=1)]
+    min_labels: Annotated[int, Field(ge=2)]
+    min_label_vehicles: Annotated[int, Field(ge=2)]
+    cooldown_days: Annotated[float, Field(ge=0, le=366)]
+    max_runs_per_week: Annotated[int, Field(ge=0)]
+    ask_again_days: Annotated[float, Field(gt=0, le=366)]
+    lease_s: Annotated[float, Field(ge=1, le=86_400)]
+    check_every_minutes: Annotated[float, Field(gt=0)]
+    monitor_every_minutes: Annotated[float, Field(gt=0)]
+    strategies: Annotated[
+        tuple[Literal["warm_start", "fine_tune", "ensemble", "full"], ...], Field(min_length=1)
+    ]
+    budget_s: Annotated[float, Field(gt=0)]
+    max_trees: Annotated[int, Field(ge=1)]
+    held_out_share: Annotated[float, Field(gt=0, lt=1)]
+    replay: Annotated[float, Field(gt=0)]
+    replay_rows: Annotated[int, Field(ge=1)]
+    probation_days: Annotated[float, Field(gt=0)]
+    servers: tuple[ServerUrl, ...]
+    trial: TrialSettings
