@@ -18,6 +18,7 @@ Which labels count:
 * A label that was measured after it was received is a clock that jumped: left out and counted.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -91,7 +92,7 @@ class Joined:
     """A chunk of the log beside its labels.
 
     Args:
-        rows: the predictions that have one, as `JOINED` says.
+        rows: the predictions that have one, as `JOINED` says, and further columns asked for.
         matched: (labels,), which labels have a prediction in this chunk.
         seen: (labels,), those whose asset has any prediction in this chunk, near in time or not.
     """
@@ -177,13 +178,16 @@ def counted(predictions: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def join_labels(labels: LabelTable, predictions: pl.DataFrame) -> Joined:
+def join_labels(
+    labels: LabelTable, predictions: pl.DataFrame, *, further: Sequence[str] = ()
+) -> Joined:
     """Join a chunk of the log to the labels.
 
     Args:
         labels: those that count.
         predictions: rows as `PredictionLog.frames` yields them, in any order. Answers that are not
             `counted` are passed over.
+        further: columns of the predictions that the joined rows have too.
 
     Raises:
         DataError: when a column is missing.
@@ -203,7 +207,7 @@ def join_labels(labels: LabelTable, predictions: pl.DataFrame) -> Joined:
             check_sortedness=False,  # sorted as a whole, so within each asset
         )
         .filter(pl.col("answered_at") <= pl.col("to_at"))
-        .select(pl.col(name).cast(kind) for name, kind in JOINED.items())
+        .select(*(pl.col(name).cast(kind) for name, kind in JOINED.items()), *further)
     )
     matched = np.zeros(labels.n, dtype=np.bool_)
     matched[found["label"].unique().to_numpy()] = True
