@@ -42,6 +42,7 @@ class Cells:
         r0_ohm: ohmic resistance at 25 degC.
         r1_ohm: resistance of the RC pair at 25 degC.
         ambient_c: temperature of the air, and of the cell when the cycle begins.
+        cooling: heat transfer to the air over the chemistry's own.
     """
 
     chemistry: Chemistry
@@ -49,6 +50,12 @@ class Cells:
     r0_ohm: FloatArray
     r1_ohm: FloatArray
     ambient_c: FloatArray
+    cooling: FloatArray | float = 1.0
+
+    @property
+    def heat_transfer_w_k(self) -> FloatArray:
+        """From each cell to the air around it, shape (n,)."""
+        return np.full(len(self), self.chemistry.heat_transfer_w_k) * self.cooling
 
     def resistances(self, temperature_c: FloatArray) -> tuple[FloatArray, FloatArray]:
         """R0 and R1 at a temperature: a resistance falls as the process behind it quickens."""
@@ -170,7 +177,7 @@ def discharge(
     # at rest the current is 0: v1 and the excess temperature fade
     chemistry = cells.chemistry
     v1 = end.v1[lane] * np.exp(-rest_s / (end.r1[lane] * chemistry.c1_farad))
-    cooling = np.exp(-rest_s * (chemistry.heat_transfer_w_k / chemistry.heat_capacity_j_k))
+    cooling = np.exp(-rest_s * (cells.heat_transfer_w_k / chemistry.heat_capacity_j_k)[lane])
     drop = np.where(after == 0, (current_a * end.r0)[lane], 0.0)
     trace = Trace(
         lane=lane,
@@ -386,6 +393,6 @@ def _warm(
     cells: Cells, temperature_c: FloatArray, heat_w: FloatArray, dt: float | FloatArray
 ) -> FloatArray:
     """Cell temperature after `dt` of constant heat."""
-    transfer = cells.chemistry.heat_transfer_w_k
+    transfer = cells.heat_transfer_w_k
     lags = np.asarray(dt) * (transfer / cells.chemistry.heat_capacity_j_k)
     return _relax(temperature_c, cells.ambient_c + heat_w / transfer, lags)

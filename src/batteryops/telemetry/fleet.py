@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.random import Generator, SeedSequence, default_rng
+from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from batteryops.telemetry.ageing import ZERO_CELSIUS_K, FloatArray, Stress, age
@@ -91,6 +92,8 @@ class Lives:
         rest_s: recorded after it.
         arrival_soc: state of charge when the charge before it begins.
         capacity_error: measurement error of the label, as a share.
+        cooling: heat transfer to the air over the chemistry's own.
+        recorded: whether the discharge is on record.
     """
 
     day: FloatArray
@@ -102,6 +105,8 @@ class Lives:
     rest_s: FloatArray
     arrival_soc: FloatArray
     capacity_error: FloatArray
+    cooling: FloatArray
+    recorded: NDArray[np.bool_]
 
     def cells(self, chemistry: Chemistry) -> Cells:
         """The cells before each discharge, vehicle by vehicle."""
@@ -111,6 +116,7 @@ class Lives:
             r0_ohm=self.r0_ohm.ravel(),
             r1_ohm=self.r1_ohm.ravel(),
             ambient_c=self.ambient_c.ravel(),
+            cooling=self.cooling.ravel(),
         )
 
 
@@ -183,4 +189,6 @@ def live(plan: FleetPlan, group: list[Vehicle], chemistry: Chemistry) -> Lives:
         rest_s=between(plan.rest_s, schedule[:, :, 2]),
         arrival_soc=between(plan.parked_soc, schedule[:, :, 3]) * 0.5,
         capacity_error=plan.noise.capacity_share * error,
+        cooling=np.ones_like(day),
+        recorded=np.ones(day.shape, dtype=np.bool_),
     )

@@ -4,7 +4,7 @@ What the cells are stands in `chemistry`, how they age in `ageing`, how they ans
 `cell_model`, who the vehicles are in `fleet`. Here their records are measured and written down.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Final, NamedTuple
 
@@ -13,12 +13,13 @@ import polars as pl
 from numpy.random import Generator
 
 from batteryops.errors import DataError
-from batteryops.schema import CYCLES, Kind, Recording
+from batteryops.schema import CYCLE_KEY, CYCLES, Kind, Recording
 from batteryops.telemetry.ageing import SECONDS_PER_DAY, FloatArray
 from batteryops.telemetry.cell_model import Trace, charge, discharge, fully_charged_soc
 from batteryops.telemetry.chemistry import Chemistry
 from batteryops.telemetry.fleet import Lives, Vehicle, live, vehicles
 from batteryops.telemetry.fleet_plan import FleetPlan
+from batteryops.telemetry.scenario import Event, happen
 
 CHARGE_LEAD_S: Final = 6 * 3600.0
 """A charge begins this long before its discharge."""
@@ -27,7 +28,7 @@ CHARGE_LIMIT_S: Final = 5 * 3600.0
 """A charge that has not tapered off by then is stopped."""
 
 
-def simulate_fleet(plan: FleetPlan) -> Recording:
+def simulate_fleet(plan: FleetPlan, events: Sequence[Event] = ()) -> Recording:
     """Simulate a whole fleet.
 
     Each reference cycle is a charge (recorded when the plan says so, always counted) and a
@@ -38,6 +39,7 @@ def simulate_fleet(plan: FleetPlan) -> Recording:
 
     Args:
         plan: what to simulate.
+        events: what happens to the fleet meanwhile, see `scenario`.
 
     Returns:
         Samples and cycles, sorted by asset, cycle and time.
@@ -47,7 +49,7 @@ def simulate_fleet(plan: FleetPlan) -> Recording:
         >>> recording.cycles.select("asset_id", "cycle_index").rows()[:4]
         [('EV-0001', 2), ('EV-0001', 4), ('EV-0001', 6), ('EV-0002', 2)]
     """
-    parts = list(simulate_chunks(plan))
+    parts = list(simulate_chunks(plan, events))
     return Recording(
         samples=pl.concat([part.samples for part in parts]),
         cycles=pl.concat([part.cycles for part in parts]),
@@ -55,13 +57,16 @@ def simulate_fleet(plan: FleetPlan) -> Recording:
     )
 
 
-def simulate_chunks(plan: FleetPlan, *, vehicles_per_chunk: int = 16) -> Iterator[Recording]:
+def simulate_chunks(
+    plan: FleetPlan, events: Sequence[Event] = (), *, vehicles_per_chunk: int = 16
+) -> Iterator[Recording]:
     """Simulate a fleet a few vehicles at a time, in the order of their names.
 
     The chunks, one after another, are what `simulate_fleet` gives; memory holds one.
 
     Args:
         plan: what to simulate.
+        events: what happens to the fleet meanwhile.
         vehicles_per_chunk: at most so many vehicles in a chunk, 1 or more.
 
     Raises:
@@ -69,20 +74,22 @@ def simulate_chunks(plan: FleetPlan, *, vehicles_per_chunk: int = 16) -> Iterato
     """
     if vehicles_per_chunk < 1:
         raise DataError(f"vehicles_per_chunk is {vehicles_per_chunk}, expected 1 or more")
-    return _chunks(plan, vehicles_per_chunk)
+    return _chunks(plan, events, vehicles_per_chunk)
 
 
-def _chunks(plan: FleetPlan, vehicles_per_chunk: int) -> Iterator[Recording]:
+def _chunks(
+    plan: FleetPlan, events: Sequence[Event], vehicles_per_chunk: int
+) -> Iterator[Recording]:
     for _, kin in groupby(vehicles(plan), key=lambda vehicle: vehicle.chemistry.name):
         alike = list(kin)
         for first in range(0, len(alike), vehicles_per_chunk):
-            yield _simulate(plan, alike[first : first + vehicles_per_chunk])
+            yield _simulate(plan, events, alike[first : first + vehicles_per_chunk])
 
 
-def _simulate(plan: FleetPlan, group: list[Vehicle]) -> Recording:
+def _simulate(plan: FleetPlan, events: Sequence[Event], group: list[Vehicle]) -> Recording:
     """Simulate vehicles of one chemistry."""
     chemistry = group[0].chemistry
-    lives = live(plan, group, chemistry)
+    lives = happen(events, live(plan, group, chemistry), plan, chemistry)
     cells = lives.cells(chemistry)
     rest_samples = np.rint(lives.rest_s.ravel() / plan.sample_interval_s).astype(np.intp)
     trace = discharge(
@@ -110,7 +117,15 @@ def _simulate(plan: FleetPlan, group: list[Vehicle]) -> Recording:
         samples = pl.concat([samples, _samples(charges, trace, measured)])
         samples = samples.sort("asset_id", "cycle_index", "time_s")
         cycles = pl.concat([cycles, charges]).sort("asset_id", "cycle_index")
+    if not lives.recorded.all():
+        cycles = cycles.filter(_recorded(lives, kinds=cycles.height // lives.recorded.size))
+        samples = samples.join(cycles, on=CYCLE_KEY, how="semi", maintain_order="left")
     return Recording(samples, cycles, _source(plan))
+
+
+def _recorded(lives: Lives, *, kinds: int) -> pl.Series:
+    """Which cycles are on record; a charge is where its discharge is."""
+    return pl.Series(np.repeat(lives.recorded.ravel(), kinds))
 
 
 class _Measured(NamedTuple):

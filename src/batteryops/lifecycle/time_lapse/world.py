@@ -1,0 +1,366 @@
+"""The world of the time lapse: vehicles that drive, labels that come weeks later, and what happens.
+
+What the loop may know is a `World`: rows of features as trips end, and labels as they arrive. What
+happens and when, and the capacity that each trip truly had, is the `Truth`, which only the scoring
+gets.
+
+The physical causes are events of the simulated fleet (`telemetry.scenario`). The library update is
+not: from a moment on the gateways' library ends the record with the load, and `discharge_time_s`
+is without the rest that stood in it before.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import numpy as np
+import polars as pl
+from numpy.random import Generator, default_rng
+
+from batteryops.errors import DataError
+from batteryops.features.views import feature_table, get_view
+from batteryops.schema import LABEL, Recording
+from batteryops.telemetry.fleet_plan import Climate, FleetPlan, SensorNoise
+from batteryops.telemetry.scenario import (
+    Event,
+    NewChemistry,
+    RouteChange,
+    ThermalManagement,
+    Winter,
+)
+from batteryops.telemetry.simulator import simulate_chunks
+
+VIEW: Final = "discharge_summary"
+
+START: Final = datetime(2025, 1, 5, 2, 0, tzinfo=UTC)
+"""When week 0 begins: a Sunday at 02:00, when the weekly retraining is due."""
+
+WEEK: Final = timedelta(days=7)
+
+NEW_CHEMISTRY: Final = "new_chemistry"
+THERMAL: Final = "thermal_management"
+ROUTES: Final = "operating_mode"
+WINTER: Final = "climate"
+SOFTWARE: Final = "software_update"
+CAUSES: Final = (NEW_CHEMISTRY, THERMAL, ROUTES, WINTER, SOFTWARE)
+"""The source system's five causes of decay, as monitoring names them."""
+
+UPLOADS_PER_DAY: Final = 2
+"""Gateways send what they recorded so often; trips of one vehicle lie further apart."""
+
+WINTER_DAYS: Final = 63.0
+_QUIET_WEEKS: Final = 4  # before the first cause, so that something has been learned of the fleet
+_LAST_WEEKS: Final = 4  # after the last one, in which it may be found
+_APART_WEEKS: Final = 7
+_SHORT_YEAR: Final = 12
+_SOONEST_LABEL: Final = timedelta(weeks=2)
+_LATEST_LABEL: Final = timedelta(weeks=6)
+_ASKED_SPREAD: Final = timedelta(days=3)
+_TESTER_SHARE: Final = 0.002  # of the capacity: a tester's error
+_LOAD_A: Final = 0.05  # a current of less is no load
+_SPARE: Final = 1.15  # more cycles than the mean needs, so that every vehicle drives to the end
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLapsePlan:
+    """How long the world lasts, and what it is made of. Equal plans give equal worlds.
+
+    Args:
+        vehicles: in the fleet once all of them drive, 10 to 9,999.
+        weeks: that are driven through, 2 or more.
+        seed: of all randomness, the weeks of the causes too; 0 or more.
+        history_weeks: driven before, with a label for every trip: what the first model learns.
+        trips_per_week: of each vehicle, about.
+        label_share: of the trips that get a label by themselves.
+        asked_share: of the trips of vehicles whose labels were asked for.
+        new_share: of the vehicles, those of the new chemistry.
+
+    Raises:
+        DataError: naming what makes no sense.
+    """
+
+    vehicles: int = 200
+    weeks: int = 52
+    seed: int = 42
+    history_weeks: int = 10
+    trips_per_week: float = 5.0
+    label_share: float = 0.4
+    asked_share: float = 0.9
+    new_share: float = 0.25
+
+    def __post_init__(self) -> None:
+        """Refuse nonsense at the door."""
+        for name, least in (("vehicles", 10), ("weeks", 2), ("seed", 0), ("history_weeks", 1)):
+            if getattr(self, name) < least:
+                raise DataError(
+                    f"time lapse: {name} is {getattr(self, name)}, expected {least} or more"
+                )
+        for name in ("label_share", "asked_share", "new_share"):
+            if not 0.0 < getattr(self, name) <= 1.0:
+                raise DataError(
+                    f"time lapse: {name} is {getattr(self, name)}, expected above 0 and at most 1"
+                )
+
+    @property
+    def history_days(self) -> float:
+        """How long the fleet is on record before week 0."""
+        return 7.0 * self.history_weeks
+
+    def fleet(self) -> FleetPlan:
+        """The fleet: city driving, no seasons but the winter that may come."""
+        gap = 7.0 / self.trips_per_week
+        days = self.history_days + 7.0 * self.weeks
+        return FleetPlan(
+            n_vehicles=self.vehicles,
+            n_cycles=int(np.ceil(_SPARE * days / gap)),
+            seed=self.seed,
+            chemistry_shares={"NMC": 1.0 - self.new_share, "LFP": self.new_share},
+            climate=Climate(seasonal_c=0.0),
+            c_rate=(0.5, 1.0),
+            start=(START - timedelta(days=self.history_days)).date(),
+            mean_days_between=gap,
+            sample_interval_s=30.0,
+            rest_s=(600.0, 1200.0),
+            noise=SensorNoise(capacity_share=0.0),  # labels get theirs where they are measured
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """A cause of decay, and the week from whose beginning on it shows.
+
+    Args:
+        week: from 0.
+        cause: of `CAUSES`.
+        until: the week in which it is over; None of what stays.
+    """
+
+    week: int
+    cause: str
+    until: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Truth:
+    """What only the scoring may know.
+
+    Args:
+        injections: in order of their weeks.
+        capacities: `asset_id`, `op_index`, `week`, `capacity_ah` without any error, of all trips.
+    """
+
+    injections: tuple[Injection, ...]
+    capacities: pl.DataFrame
+
+
+class World:
+    """The fleet as an operator sees it.
+
+    Args:
+        plan: of which it is.
+        history: labelled feature rows of before week 0.
+        trips: those of the weeks: `asset_id`, `op_index`, `at`, `week` and the features.
+        measured: one row per trip, what would be measured: `capacity_ah`.
+        rng: of the labels.
+    """
+
+    def __init__(
+        self,
+        plan: TimeLapsePlan,
+        history: pl.DataFrame,
+        trips: pl.DataFrame,
+        measured: pl.Series,
+        rng: Generator,
+    ) -> None:
+        self.plan = plan
+        self.history = history
+        drawn = rng.random((trips.height, 2))
+        fates = trips.select("asset_id", "at", "week").with_columns(
+            measured.alias(LABEL), pl.Series("luck", drawn[:, 0]), pl.Series("lag", drawn[:, 1])
+        )
+        self._trips = _by_week(trips, plan.weeks)
+        self._fates = _by_week(fates, plan.weeks)
+        self._decided = 0
+        self._asked: dict[str, datetime] = {}
+        self._pending = _no_labels()
+
+    @property
+    def start(self) -> datetime:
+        """When week 0 begins."""
+        return START
+
+    def begins(self, week: int) -> datetime:
+        """When a week begins; the one before it ends then."""
+        return START + week * WEEK
+
+    def trips(self, week: int) -> pl.DataFrame:
+        """Trips of a week in the order in which they are sent.
+
+        Returns:
+            `asset_id`, `op_index`, `at` (when it is sent, UTC) and the features of `VIEW`.
+        """
+        return self._trips[week].drop("week")
+
+    def ask_for_labels(self, vehicles: Collection[str], *, now: datetime, weeks: int = 3) -> None:
+        """Have the trips of these vehicles measured, in the weeks to come.
+
+        Most of their trips get a label, and labels come two weeks after the trip, as soon as a
+        workshop can be had.
+
+        Args:
+            vehicles: their names.
+            now: from when on.
+            weeks: for how long.
+        """
+        for vehicle in vehicles:
+            self._asked[vehicle] = now + weeks * WEEK
+
+    def labels(self, until: datetime) -> pl.DataFrame:
+        """Labels that have arrived since they were last asked for, and none twice.
+
+        Args:
+            until: the time that it is.
+
+        Returns:
+            `asset_id`, `measured_at` (the time of the trip), `capacity_ah`, `due_at` (when it
+            arrived), in order of arrival.
+        """
+        while self._decided < self.plan.weeks and self.begins(self._decided) <= until:
+            self._pending = pl.concat([self._pending, self._to_come(self._decided)])
+            self._decided += 1
+        due = self._pending["due_at"] <= until
+        arrived = self._pending.filter(due).sort("due_at", "asset_id")
+        self._pending = self._pending.filter(~due)
+        return arrived
+
+    def _to_come(self, week: int) -> pl.DataFrame:
+        """The labels that trips of a week will have: settled as it begins."""
+        fates = self._fates[week]
+        begins = self.begins(week)
+        names = [name for name, until in self._asked.items() if until > begins]
+        asked = pl.col("asset_id").is_in(names)
+        share = pl.when(asked).then(self.plan.asked_share).otherwise(self.plan.label_share)
+        spread = pl.when(asked).then(_ASKED_SPREAD).otherwise(_LATEST_LABEL - _SOONEST_LABEL)
+        lag = (spread.dt.total_microseconds() * pl.col("lag")).cast(pl.Int64)
+        return fates.filter(pl.col("luck") < share).select(
+            "asset_id",
+            measured_at="at",
+            capacity_ah=LABEL,
+            due_at=pl.col("at") + _SOONEST_LABEL + lag.cast(pl.Duration("us")),
+        )
+
+
+def make_world(plan: TimeLapsePlan) -> tuple[World, Truth]:
+    """Make a world, and the truth about it.
+
+    Examples:
+        >>> world, truth = make_world(TimeLapsePlan(vehicles=10, weeks=2, history_weeks=1))
+        >>> world.trips(0).columns[:4], len(truth.injections)
+        (['asset_id', 'op_index', 'at', 'voltage_V_mean'], 1)
+    """
+    seeds = np.random.SeedSequence(plan.seed).spawn(2)
+    injections = _injections(plan, default_rng(seeds[0]))
+    labels = default_rng(seeds[1])
+    fleet, events = plan.fleet(), _events(plan, injections)
+    rows = pl.concat([_rows(part) for part in simulate_chunks(fleet, events)])
+    rows = _in_slots(rows).sort("at", "asset_id")
+    updated = next((found.week for found in injections if found.cause == SOFTWARE), None)
+    if updated is not None:
+        new = pl.col("at") >= START + updated * WEEK
+        ended = pl.when(new).then("load_time_s").otherwise("discharge_time_s")
+        rows = rows.with_columns(discharge_time_s=ended)
+    rows = rows.drop("load_time_s")
+    week = (
+        (pl.col("at") - START).dt.total_microseconds().floordiv(WEEK // timedelta(microseconds=1))
+    )
+    rows = rows.with_columns(week=week.cast(pl.Int32)).filter(pl.col("week") < plan.weeks)
+    error = np.clip(labels.standard_normal(rows.height), -2.0, 2.0)
+    rows = rows.with_columns(true_ah=LABEL).with_columns(
+        pl.col(LABEL) * (1.0 + pl.Series(_TESTER_SHARE * error))
+    )
+    before = pl.col("week") < 0
+    history = rows.filter(before).drop("week", "true_ah", "at").sort("asset_id", "op_index")
+    driven = rows.filter(~before)
+    world = World(plan, history, driven.drop("true_ah", LABEL), driven[LABEL], labels)
+    truth = driven.select("asset_id", "op_index", "week", capacity_ah="true_ah")
+    return world, Truth(injections, truth)
+
+
+def _injections(plan: TimeLapsePlan, rng: Generator) -> tuple[Injection, ...]:
+    """Causes in random order at random weeks, far enough apart to be told apart."""
+    first = _QUIET_WEEKS if plan.weeks >= _SHORT_YEAR else 1
+    last = max(first, plan.weeks - (_LAST_WEEKS if plan.weeks >= _SHORT_YEAR else 1))
+    n = min(len(CAUSES), 1 + (last - first) // _APART_WEEKS)
+    spare = last - first - (n - 1) * _APART_WEEKS
+    places = np.sort(rng.integers(0, spare + 1, size=n))
+    weeks = first + places + _APART_WEEKS * np.arange(n)
+    causes = rng.permutation(len(CAUSES))[:n]
+    return tuple(
+        Injection(
+            int(week),
+            CAUSES[cause],
+            int(week + WINTER_DAYS // 7) if CAUSES[cause] == WINTER else None,
+        )
+        for week, cause in zip(weeks, causes, strict=True)
+    )
+
+
+def _events(plan: TimeLapsePlan, injections: tuple[Injection, ...]) -> list[Event]:
+    """The physical causes, on days of the fleet's plan."""
+    weeks = {found.cause: found.week for found in injections}
+    days = {cause: _day(plan, week) for cause, week in weeks.items()}
+    joins = days.get(NEW_CHEMISTRY, _day(plan, plan.weeks + 1))
+    events: list[Event] = [NewChemistry(joins, "LFP")]
+    if ROUTES in days:
+        events.append(RouteChange(days[ROUTES], c_rate=(1.0, 2.0)))
+    if THERMAL in days:
+        events.append(ThermalManagement(days[THERMAL], factor=2.5))
+    if WINTER in days:
+        events.append(Winter(days[WINTER], days=WINTER_DAYS, fall_k=15.0, onset_days=7.0))
+    return events
+
+
+def _day(plan: TimeLapsePlan, week: int) -> float:
+    """The day of the fleet's plan, which begins at midnight, on which a week begins."""
+    midnight = datetime.combine(plan.fleet().start, datetime.min.time(), tzinfo=UTC)
+    return (START + week * WEEK - midnight) / timedelta(days=1)
+
+
+def _rows(part: Recording) -> pl.DataFrame:
+    """One row per trip: features, capacity, when it was, and the time to its cutoff."""
+    view = get_view(VIEW)
+    key = ["asset_id", "op_index"]
+    loaded = part.samples.filter(pl.col("current_a") < -_LOAD_A)
+    load = loaded.group_by("asset_id", op_index="cycle_index").agg(
+        load_time_s=pl.col("time_s").max()
+    )
+    begun = part.cycles.select("asset_id", "started_at", op_index="cycle_index")
+    return feature_table(view, part).join(load, on=key).join(begun, on=key)
+
+
+def _in_slots(rows: pl.DataFrame) -> pl.DataFrame:
+    """When each trip is sent: with the next upload after it began."""
+    slot = timedelta(days=1) / UPLOADS_PER_DAY
+    place = pl.col("started_at").dt.replace_time_zone("UTC") - START
+    uploads = (place.dt.total_microseconds() / (slot / timedelta(microseconds=1))).floor()
+    micros = (uploads + 1) * (slot / timedelta(microseconds=1))
+    at = START + micros.cast(pl.Int64).cast(pl.Duration("us"))
+    return rows.with_columns(at=at).drop("started_at")
+
+
+def _by_week(rows: pl.DataFrame, weeks: int) -> list[pl.DataFrame]:
+    parts = rows.partition_by("week", as_dict=True, maintain_order=True)
+    return [parts.get((week,), rows.clear()) for week in range(weeks)]
+
+
+def _no_labels() -> pl.DataFrame:
+    time = pl.Datetime("us", "UTC")
+    return pl.DataFrame(
+        schema={
+            "asset_id": pl.String,
+            "measured_at": time,
+            "capacity_ah": pl.Float64,
+            "due_at": time,
+        }
+    )
