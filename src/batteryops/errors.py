@@ -31,3 +31,7 @@ class RegistryError(BatteryOpsError):
 
 class RecordsError(BatteryOpsError):
     """The prediction log or the ledger cannot be reached, or its chain is broken."""
+
+
+class LeaseLostError(RecordsError):
+    """A lease that is not its holder's any more: who held it must leave the work to another."""

@@ -107,7 +107,7 @@ def test_both_stores_live_in_one_database_and_open_again(url: str) -> None:
     with_tables.close()
     assert names == {
         *("predictions", "prediction_batches", "labels", "api_keys", "predictions_version"),
-        *("monitoring_runs", "incidents"),
+        *("monitoring_runs", "incidents", "leases", "retraining_runs", "retraining_requests"),
         *("ledger", "ledger_version"),
     }
 

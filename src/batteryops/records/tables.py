@@ -132,3 +132,42 @@ INCIDENTS: Final = sa.Table(
     sa.Index("incidents_by_cause", "fingerprint", "incident_id"),
 )
 """One row per incident; the ledger has the first `n_told` of its `turns`."""
+
+LEASES: Final = sa.Table(
+    "leases",
+    METADATA,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("holder", sa.String(128), nullable=False),
+    sa.Column("token", sa.BigInteger(), nullable=False),
+    sa.Column("seconds", sa.Double(), nullable=False),
+    sa.Column("expires_at", _Utc(), nullable=True),
+    sa.Column("doubted_at", _Utc(), nullable=True),
+)
+"""One row per lease that anyone ever took, so that its tokens go on growing."""
+
+RETRAINING_RUNS: Final = sa.Table(
+    "retraining_runs",
+    METADATA,
+    sa.Column("run_id", sa.String(36), primary_key=True),
+    sa.Column("place", sa.BigInteger(), nullable=False, unique=True),
+    sa.Column("trigger", sa.String(32), nullable=False),
+    sa.Column("reason", sa.Text(), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("started_at", _Utc(), nullable=False),
+    sa.Column("updated_at", _Utc(), nullable=False),
+    sa.Column("document", sa.JSON(), nullable=False),
+    sa.Index("retraining_runs_by_time", "started_at"),
+)
+"""One row per retraining run; `place` is the order in which they began, whatever clocks said."""
+
+RETRAINING_REQUESTS: Final = sa.Table(
+    "retraining_requests",
+    METADATA,
+    sa.Column("request_id", sa.String(36), primary_key=True),
+    sa.Column("reason", sa.Text(), nullable=False),
+    sa.Column("requested_by", sa.String(128), nullable=False),
+    sa.Column("requested_at", _Utc(), nullable=False),
+    sa.Column("run_id", sa.String(36), nullable=True),
+    sa.Index("retraining_requests_by_run", "run_id"),
+)
+"""One row per request for a retraining; `run_id` once a run has answered it."""
