@@ -20,6 +20,7 @@ from batteryops.serving import batch_documents, documents
 from batteryops.serving.arrival import AsgiRequest, headers_of, read_body
 from batteryops.serving.batch_routes import add_batch_routes, batches_of
 from batteryops.serving.desk import Desk
+from batteryops.serving.doors import Scope
 from batteryops.serving.envelope import Envelope
 from batteryops.serving.explanation_documents import (
     NOT_A_BOOSTER,
@@ -139,10 +140,10 @@ def create_app(service: Service, on_desk: Callable[[Desk], None] | None = None) 
         summary="Say which model answers, and what it takes",
         response_model=documents.ModelVersion,
         responses=documents.problem_responses(*_refusals_at_the_door("predict")),
-        openapi_extra={"security": documents.SECURITY},
+        openapi_extra={"security": documents.SECURITY_OR_SIGNATURE},
     )
     async def model_version(request: Request) -> Response:
-        service.doors.admit(headers_of(request).get(b"authorization", b""), "predict")
+        await _admit_signed(request, service, "predict")
         return _json(documents.model_version(service.lineup).model_dump(mode="json"))
 
     @app.post(
@@ -160,7 +161,7 @@ def create_app(service: Service, on_desk: Callable[[Desk], None] | None = None) 
         openapi_extra={"security": documents.SECURITY_OR_SIGNATURE},
     )
     async def refresh(request: Request) -> Response:
-        await _admit_admin(request, service)
+        await _admit_signed(request, service, "admin")
         return _json(await _refreshed(service))
 
     @app.get("/healthz", summary="Say that the process is alive")
@@ -259,8 +260,8 @@ async def _follow(service: Service) -> None:
             logger.exception("what is to be served could not be looked at")
 
 
-async def _admit_admin(request: Request, service: Service) -> None:
-    """Let in who has a key for it, or has signed the request with one.
+async def _admit_signed(request: Request, service: Service, scope: Scope) -> None:
+    """Let in who has a key of the scope, or has signed the request with one.
 
     Raises:
         ProblemError: nobody has.
@@ -272,7 +273,7 @@ async def _admit_admin(request: Request, service: Service) -> None:
     service.doors.admit_signed(
         headers_of(request).get(b"authorization", b""),
         SignedRequest(request.method, target.decode("latin-1"), body),
-        "admin",
+        scope,
     )
 
 
