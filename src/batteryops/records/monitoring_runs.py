@@ -1,18 +1,17 @@
 """Monitoring runs: what each found, as a JSON document, newest last."""
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
 
-import orjson
 import sqlalchemy as sa
 
 from batteryops.errors import RecordsError
 from batteryops.records.database import StoreName
 from batteryops.records.identifiers import new_id
+from batteryops.records.json_documents import as_kept
 from batteryops.records.store import Store
 from batteryops.records.tables import MONITORING_RUNS
 
@@ -76,7 +75,7 @@ class MonitoringRuns(Store):
             raise RecordsError(f"kind {kind!r} of a run: expected lower-case words, _ between")
         if at.utcoffset() is None:
             raise RecordsError(f"the run's time {at} has no time zone; give an aware time")
-        kept = _plain(document)
+        kept = as_kept(document)
         run = MonitoringRun(new_id(), kind, at.astimezone(UTC), kept)
         row = {"run_id": run.run_id, "kind": kind, "at": run.at, "document": kept}
         with self._database.write() as connection:
@@ -106,28 +105,6 @@ class MonitoringRuns(Store):
         )
         with self._database.read() as connection:
             return [_run(row) for row in connection.execute(query)]
-
-
-def _plain(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The document as it will be read back."""
-    _refuse_what_json_lacks(document, "document")
-    try:
-        kept: dict[str, Any] = orjson.loads(orjson.dumps(dict(document)))
-    except TypeError as error:  # orjson's own error is one
-        raise RecordsError(f"the run's document cannot be kept as JSON: {error}") from error
-    return kept
-
-
-def _refuse_what_json_lacks(value: object, place: str) -> None:
-    """Refuse NaN and infinity, which orjson would write as null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise RecordsError(f"{place} of the run is {value}; leave out what is not known")
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            _refuse_what_json_lacks(item, f"{place}.{name}")
-    elif isinstance(value, list | tuple):
-        for at, item in enumerate(value):
-            _refuse_what_json_lacks(item, f"{place}[{at}]")
 
 
 def _run(row: sa.Row[Any]) -> MonitoringRun:
