@@ -1,37 +1,27 @@
 """From cycles to a packaged and registered model version, every decision in the ledger."""
 
-import os
 import platform
-import secrets
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import xgboost as xgb
 
 from batteryops import __version__
-from batteryops.errors import DataError, PackageError
+from batteryops.errors import DataError
 from batteryops.evaluation.diagnostics import diagnostics_png
 from batteryops.evaluation.protocols import CLOCK
 from batteryops.features.files import read_feature_table
-from batteryops.features.views import get_view, matrix
-from batteryops.files import beside
-from batteryops.lifecycle.asset_baselines import RESIDUALS
+from batteryops.features.views import get_view
 from batteryops.lifecycle.evaluation import algorithm_for
-from batteryops.lifecycle.loading import open_registry
+from batteryops.lifecycle.packaging import Draft, refuse_taken, register_draft
 from batteryops.lifecycle.preparation import Prepared, prepare, prepare_table
 from batteryops.lifecycle.progress import Progress
 from batteryops.lifecycle.report import Page, render
 from batteryops.lifecycle.sources import default_source, open_source, source_note
 from batteryops.lifecycle.training import CONFIGURED_CHOICE, DIAGNOSED, Choice, Trained, train
-from batteryops.models.algorithms import Boosted, get_algorithm
+from batteryops.models.algorithms import get_algorithm
 from batteryops.models.manifest import code_version
-from batteryops.models.package import ModelPackage, load_package
-from batteryops.models.package_writing import write_package
-from batteryops.monitoring.error_estimate import ERROR_ESTIMATE
-from batteryops.monitoring.production_quality import REPEATING, repeating_features
-from batteryops.monitoring.reference import DRIFT_REFERENCE
-from batteryops.records.ledger import GATE_VERDICT, MODEL_REGISTERED, Ledger
+from batteryops.models.package import ModelPackage
 from batteryops.registry.mlflow_tracking import ModelVersion
 from batteryops.settings import Settings
 
@@ -72,7 +62,7 @@ def train_and_register(  # noqa: PLR0913 - all by name: what to train on, what, 
     if features_file is not None and source is not None:
         raise DataError("given both --features and --source; expected one of them")
     if out is not None:
-        _check_free(out)  # before minutes of work
+        refuse_taken(out)  # before minutes of work
     view = get_view(settings.training.view)
     for name in (algorithm_for(view, settings, choice.algorithm), *settings.tournament.entrants):
         get_algorithm(name)  # refused before minutes of work
@@ -106,124 +96,39 @@ def register(
         PackageError: the package cannot be written, or does not answer as the model does.
         RegistryError, RecordsError: a store refuses.
     """
-    progress.step("write the model package")
-    draft = settings.packages / f".draft-{secrets.token_hex(8)}"
-    try:
-        package = _write(trained, settings, draft)
-        with Ledger(settings.ledger_url) as ledger:
-            ledger.append(
-                GATE_VERDICT,
-                f"package {package.fingerprint}",
-                {
-                    **trained.verdict.to_json(),
-                    "data_fingerprint": trained.prepared.fingerprint,
-                    "source": trained.prepared.source,
-                },
-            )
-            progress.step("log the run and register the version")
-            registry = open_registry(settings)
-            run_id = registry.log_run(
-                run_name=f"{trained.prepared.view.name} on {trained.prepared.source}",
-                package_folder=draft,
-                parameters=_parameters(trained, settings),
-                metrics=trained.metrics
-                | {"soh_error_pct": trained.results["random"].metrics.soh_error_pct},
-                tags={
-                    "environment": settings.environment,
-                    "algorithm": str(trained.algorithm),
-                    "data_set": trained.prepared.source,
-                    "git_commit": package.manifest.code.git_commit or "unknown",
-                    "data_fingerprint": trained.prepared.fingerprint,
-                },
-            )
-            version = registry.register(
-                run_id,
-                tags={
-                    "gates_passed": str(trained.verdict.passed).lower(),
-                    "package_fingerprint": package.fingerprint,
-                },
-            )
-            ledger.append(
-                MODEL_REGISTERED,
-                f"{settings.registry.model_name}/{version.version}",
-                {
-                    "run_id": run_id,
-                    "package_fingerprint": package.fingerprint,
-                    "gates_passed": trained.verdict.passed,
-                },
-            )
-        if out is not None:
-            _copy(draft, out)
-        folder = out or registry.package_of(version.version, settings.packages)
-        return Registered(trained, load_package(folder, verify=False), version)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    written = register_draft(_draft(trained, settings), settings, progress=progress, out=out)
+    return Registered(trained, written.package, written.version)
 
 
-def _check_free(out: Path) -> None:
-    if out.exists():
-        raise DataError(f"{out} exists already; name a folder that does not")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{out.parent} cannot be made: {error.strerror}") from error
-    if not os.access(out.parent, os.W_OK):
-        raise DataError(f"{out.parent} cannot be written to; name another folder for --out")
-
-
-def _copy(package: Path, out: Path) -> None:
-    """Leave a copy of a package, whole or not at all."""
-    try:
-        with beside(out) as partial:
-            shutil.copytree(package, partial)
-            partial.rename(out)
-    except OSError as error:
-        raise PackageError(
-            f"{out} cannot be written: {error.strerror}; the version is registered all the same"
-        ) from error
-
-
-def _write(trained: Trained, settings: Settings, folder: Path) -> ModelPackage:
+def _draft(trained: Trained, settings: Settings) -> Draft:
     prepared = trained.prepared
-    assets = prepared.table["asset_id"].unique(maintain_order=True).to_list()
-    profiles = {profile.name: profile for profile in map(settings.profile_of, assets)}
     page = Page(
         trained=trained,
         title=f"{settings.registry.model_name}, trained on {prepared.source}",
-        subtitle=f"{prepared.view.name} v{prepared.view.version}, {len(assets)} batteries",
+        subtitle=(
+            f"{prepared.view.name} v{prepared.view.version}, "
+            f"{prepared.table['asset_id'].n_unique()} batteries"
+        ),
         source_note=source_note(prepared.source),
         provenance=provenance(prepared, settings) | {"algorithm": str(trained.algorithm)},
     )
     tournament = {"tournament": trained.tournament.to_json()} if trained.tournament else {}
-    residuals = trained.uncertainty.residuals
-    learned = {RESIDUALS: residuals.to_json()} if residuals else {}
-    if trained.uncertainty.errors:
-        learned[ERROR_ESTIMATE] = trained.uncertainty.errors.to_json()
     search = {"search": trained.found.to_json()} if trained.found else {}
-    return write_package(
-        folder,
-        model=trained.model.booster if isinstance(trained.model, Boosted) else trained.model,
+    return Draft(
+        table=prepared.table,
+        view=prepared.view,
+        source=prepared.source,
+        model=trained.model,
         onnx=trained.onnx,
         algorithm=trained.algorithm,
-        model_name=settings.registry.model_name,
-        view=prepared.view,
-        profiles=list(profiles.values()),
-        parameters=settings.training.parameters,
-        seed=settings.training.seed,
-        features=matrix(prepared.view, prepared.table),
-        training_assets=assets,
-        data_fingerprint=prepared.fingerprint,
-        domain=trained.uncertainty.domain,
-        intervals=trained.uncertainty.intervals,
+        uncertainty=trained.uncertainty,
+        reference=trained.reference,
+        verdict=trained.verdict,
         documents={
-            "gates": trained.verdict.to_json(),
             "metrics": {name: result.to_json() for name, result in trained.results.items()}
             | {"training": dict(trained.facts)},
             "quality": prepared.report.to_json(),
             "leakage": trained.leakage.to_json(),
-            DRIFT_REFERENCE: trained.reference.to_json(),
-            REPEATING: [*repeating_features(prepared.table, prepared.view.names)],
-            **learned,
             **tournament,
             **search,
         },
@@ -231,18 +136,22 @@ def _write(trained: Trained, settings: Settings, folder: Path) -> ModelPackage:
             "diagnostics.png": diagnostics_png(trained.results[DIAGNOSED].predictions),
             "report.html": render(page).encode(),
         },
+        run_name=f"{prepared.view.name} on {prepared.source}",
+        parameters=_searched(trained),
+        metrics=trained.metrics
+        | {"soh_error_pct": trained.results["random"].metrics.soh_error_pct},
     )
 
 
-def _parameters(trained: Trained, settings: Settings) -> dict[str, object]:
-    """What was fitted, as a run's parameters: searched values by the algorithm they are for."""
+def _searched(trained: Trained) -> dict[str, object]:
+    """What was found, as a run's parameters: values by the algorithm they are for, and shares."""
     searched = {
         f"{name}.{parameter}": value
         for name, values in trained.algorithm.values.items()
         for parameter, value in values.items()
     }
     shares = {f"share.{name}": share for name, share in trained.algorithm.shares.items()}
-    return {**settings.training.parameters, **searched, **shares}
+    return {**searched, **shares}
 
 
 def provenance(prepared: Prepared, settings: Settings) -> dict[str, str]:

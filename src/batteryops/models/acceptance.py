@@ -108,31 +108,49 @@ class Judges:
             },
         )
 
+    def allowed(self, current: Errors, limits: Limits) -> Errors:
+        """The largest errors with which a candidate takes the place of the current model.
+
+        On new rows they must also be less than the current model's.
+        """
+        slack_ah = limits.slack * float(np.abs(self.old.labels).mean())
+
+        def risen(was: float) -> float:
+            return was + max(limits.max_loss * max(was, self.unseen_ah), slack_ah)
+
+        return Errors(
+            new_ah=(1.0 - limits.min_gain) * current.new_ah,
+            old_ah=risen(current.old_ah),
+            old_by_profile_ah={name: risen(was) for name, was in current.old_by_profile_ah.items()},
+        )
+
     def look(self, current: Errors, candidate: Errors, limits: Limits) -> "Looked":
         """Whether the candidate may take the current model's place, and why."""
         if not (np.isfinite(candidate.new_ah) and np.isfinite(candidate.old_ah)):
             return Looked(passed=False, reason="it answers NaN or infinity")
         told = f"new {_change(current.new_ah, candidate.new_ah)}"
-        bound = (1.0 - limits.min_gain) * current.new_ah
-        if not candidate.new_ah <= bound or candidate.new_ah >= current.new_ah:
+        allowed = self.allowed(current, limits)
+        if not candidate.new_ah <= allowed.new_ah or candidate.new_ah >= current.new_ah:
             return Looked(
                 passed=False,
                 reason=f"{told}: that is no gain of {100 * limits.min_gain:g} percent",
             )
-        slack_ah = limits.slack * float(np.abs(self.old.labels).mean())
-        for name, was, now in (
-            ("old", current.old_ah, candidate.old_ah),
+        for name, was, now, most in (
+            ("old", current.old_ah, candidate.old_ah, allowed.old_ah),
             *(
-                (f"old {name}", was, candidate.old_by_profile_ah[name])
-                for name, was in current.old_by_profile_ah.items()
+                (f"old {name}", was, candidate.old_by_profile_ah[name], most)
+                for (name, was), most in zip(
+                    current.old_by_profile_ah.items(),
+                    allowed.old_by_profile_ah.values(),
+                    strict=True,
+                )
             ),
         ):
-            allowed = was + max(limits.max_loss * max(was, self.unseen_ah), slack_ah)
-            if not now <= allowed:
+            if not now <= most:
                 return Looked(
                     passed=False,
                     reason=(
-                        f"it forgets: {name} {_change(was, now)}, at most {allowed:.4f} allowed; "
+                        f"it forgets: {name} {_change(was, now)}, at most {most:.4f} allowed; "
                         f"{told}"
                     ),
                 )

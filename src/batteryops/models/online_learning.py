@@ -35,6 +35,7 @@ class OnlineUpdate:
         booster: what is to serve: the update, or the current model itself.
         current: errors of the current model; None where nothing could be held out.
         candidate: of the update.
+        allowed: the largest with which it is accepted.
         learned_from: assets whose rows the update learned from.
         judged_by: assets whose rows it was judged by, old and new.
         seconds: of all of it.
@@ -45,6 +46,7 @@ class OnlineUpdate:
     booster: xgb.Booster
     current: Errors | None
     candidate: Errors | None
+    allowed: Errors | None
     learned_from: tuple[str, ...]
     judged_by: tuple[str, ...]
     seconds: float
@@ -57,6 +59,7 @@ class OnlineUpdate:
             "trees": self.booster.num_boosted_rounds(),
             "current": self.current.to_json() if self.current else None,
             "candidate": self.candidate.to_json() if self.candidate else None,
+            "allowed": self.allowed.to_json() if self.allowed else None,
             "learned_from": list(self.learned_from),
             "judged_by": list(self.judged_by),
             "seconds": self.seconds,
@@ -107,7 +110,7 @@ def online_learning_update(  # noqa: PLR0913 - the model, the data of a fit, and
         parts = set_aside(rows, old, share=HELD_OUT, seed=seed, judges=judges, unseen_ah=unseen_ah)
     except DataError as error:
         return OnlineUpdate(
-            False, str(error), booster, None, None, (), (), time.perf_counter() - started
+            False, str(error), booster, None, None, None, (), (), time.perf_counter() - started
         )
     learned, judges = parts.learned, parts.judges
     replay = replay_sample(parts.past, max(1, round(REPLAY * len(learned))), seed=seed)
@@ -128,6 +131,7 @@ def online_learning_update(  # noqa: PLR0913 - the model, the data of a fit, and
         booster=update if looked.passed else booster,
         current=current,
         candidate=candidate,
+        allowed=judges.allowed(current, limits),
         learned_from=(learned + replay).assets,
         judged_by=(judges.new + judges.old).assets,
         seconds=time.perf_counter() - started,

@@ -135,14 +135,17 @@ class Comparison:
 
     Args:
         current: errors of the current model on the same rows.
+        allowed: the largest errors with which a candidate passes.
         candidates: in the order in which they were tried.
         chosen: None where the current model stays.
-        booster: what the chosen way made, to serve; None where the current model stays.
+        booster: what the chosen way made, to serve; None where the current model stays, or is no
+            booster.
         reason: one sentence.
         rows: how many were learned from and judged by, by name.
     """
 
     current: Errors
+    allowed: Errors
     candidates: tuple[Candidate, ...]
     chosen: Candidate | None
     booster: xgb.Booster | None
@@ -192,6 +195,7 @@ class Comparison:
         """Ready for `json.dumps`."""
         return {
             "current": self.current.to_json(),
+            "allowed": self.allowed.to_json(),
             "chosen": self.chosen.name if self.chosen else None,
             "reason": self.reason,
             "rows": dict(self.rows),
@@ -269,7 +273,8 @@ def run_strategies(  # noqa: PLR0913 - the model, the data of a fit, and how to 
         "old_learned": len(parts.past),
         "old_judged": len(parts.judges.old),
     }
-    return Comparison(current, tuple(candidates), chosen, found, reason, rows)
+    allowed = parts.judges.allowed(current, plan.limits)
+    return Comparison(current, allowed, tuple(candidates), chosen, found, reason, rows)
 
 
 @dataclass(frozen=True, slots=True)
