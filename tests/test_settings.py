@@ -57,7 +57,11 @@ def test_settings_cannot_be_changed() -> None:
         ("BATTERYOPS_RETRAINING__STRATEGIES", '["boost"]', r"strategies\.0: .*'warm_start'"),
         ("BATTERYOPS_RETRAINING__STRATEGIES", "[]", r"strategies: .*at least 1 item"),
         ("BATTERYOPS_RETRAINING__SERVERS", '["a:1"]', r"servers\.0: 'a:1' is no server's address"),
-        ("BATTERYOPS_RETRAINING__TRIAL__MAX_DAYS", "5", r"min_days 7\.0 is above max_days 5\.0"),
+        (
+            "BATTERYOPS_RETRAINING__TRIAL__MAX_DAYS",
+            "5",
+            r"max_days 5\.0: none may be above the next",
+        ),
         ("BATTERYOPS_RETRAINING__TRIAL__LEVELS", "1", r"trial\.levels: .*not permitted"),
         ("BATTERYOPS_SERVING", "[1]", r"serving: .*valid dictionary.*BATTERYOPS_SERVING"),
     ],

@@ -329,6 +329,32 @@ def test_hidden_ends_of_life_can_turn_a_verdict() -> None:
         judge(after(fleet(), 14.0), ABRules(hidden_cost=5.0))
 
 
+def far_off(share: float) -> tuple[Answers, Answers]:
+    """A champion that a change in the fleet put far off; the challenger's error is a share of it."""
+    both = fleet(worse=share)
+    return tuple(replace(one, error=8.0 * one.error) for one in both)  # type: ignore[return-value]  # two
+
+
+def test_where_far_more_is_sure_to_be_gained_a_day_is_enough() -> None:
+    soon = after(far_off(0.2), 2.0)
+    found = judge(soon)
+    assert found.decision == "promote"
+    assert found.improvement is not None
+    assert found.improvement.low > 0.03
+    assert any(reason.startswith("urgent, after 2 days") for reason in found.reasons)
+    assert judge(soon, ABRules(urgent_gain_ah=1.0)).decision == "continue"
+    assert judge(soon, ABRules(urgent_days=2.5)).reasons == ("2 days, expected 2.5",)
+    assert "expected 140" in judge(soon, ABRules(urgent_predictions=140)).reasons[0]
+
+
+def test_a_trial_is_not_urgent_for_a_gain_that_chance_may_have_made() -> None:
+    found = judge(after(far_off(0.85), 2.0))
+    assert found.improvement is not None
+    assert found.improvement.effect > 0.015
+    assert found.decision == "continue"
+    assert "2 days, expected 7" in found.reasons
+
+
 @pytest.mark.parametrize(
     ("rule", "value"),
     [
@@ -338,6 +364,8 @@ def test_hidden_ends_of_life_can_turn_a_verdict() -> None:
         ("min_predictions", 1),
         ("max_failed_share", 2.0),
         ("min_days", 90.0),
+        ("urgent_days", 8.0),
+        ("urgent_gain_ah", 0.0),
         ("hidden_cost", 0.5),
     ],
 )

@@ -18,6 +18,11 @@ class ABRules:
         max_latency_ratio: the challenger's 95th percentile over the champion's.
         min_days: that a trial takes, so that it sees every day of a week.
         max_days: after which a challenger that has not won has lost. Labels come weeks late.
+        urgent_gain_ah: a challenger that errs less than the champion by more than this, with
+            confidence at every look, is promoted sooner: to wait for the days of a week would do
+            more harm than not to know them.
+        urgent_days: that such a trial takes.
+        urgent_predictions: labelled answers that each model needs in it.
         min_vehicles: of either model with labels; from fewer nothing is concluded.
         min_group_vehicles: from fewer nothing is concluded of a group.
         margin_share: by how much of the champion's mean error the challenger may be worse in any
@@ -43,6 +48,9 @@ class ABRules:
     max_latency_ratio: float = 1.2
     min_days: float = 7.0
     max_days: float = 60.0
+    urgent_gain_ah: float = 0.03
+    urgent_days: float = 1.0
+    urgent_predictions: int = 100
     min_vehicles: int = 10
     min_group_vehicles: int = 10
     margin_share: float = 0.15
@@ -61,15 +69,21 @@ class ABRules:
         for name in ("max_failed_share", "max_unpaired_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise SettingsError(f"{name} is {getattr(self, name)}; expected 0 to 1")
-        for name in ("min_effect_size", "margin_share", "max_latency_ratio"):
+        for name in ("min_effect_size", "margin_share", "max_latency_ratio", "urgent_gain_ah"):
             if not getattr(self, name) > 0.0:
                 raise SettingsError(f"{name} is {getattr(self, name)}; expected above 0")
-        least = {"min_predictions": 2, "min_vehicles": 2, "min_group_vehicles": 2, "hidden_cost": 1}
+        least = {
+            "min_predictions": 2,
+            "urgent_predictions": 2,
+            "min_vehicles": 2,
+            "min_group_vehicles": 2,
+            "hidden_cost": 1,
+        }
         for name, lowest in least.items():
             if not getattr(self, name) >= lowest:
                 raise SettingsError(f"{name} is {getattr(self, name)}; expected at least {lowest}")
-        if not 0.0 <= self.min_days <= self.max_days:
+        if not 0.0 <= self.urgent_days <= self.min_days <= self.max_days:
             raise SettingsError(
-                f"a trial takes {self.min_days} to {self.max_days} days; expected 0 or more, and "
-                "the first at most the second"
+                f"a trial takes {self.urgent_days} days where it is urgent, else {self.min_days} "
+                f"to {self.max_days}; expected 0 or more, and none above the next"
             )

@@ -30,7 +30,8 @@ def judge(trial: Trial, rules: ABRules | None = None) -> ABVerdict:
     In this order, what ends it: a split that was not by chance (reject); a challenger that leaves
     questions unanswered, or errs more at any look (stop for harm); one that harms a group, is too
     slow, or can no longer reach the effect that is asked for (reject). It is promoted when all
-    rules hold at one look, and rejected when they do not within `max_days`. What is not known never
+    rules hold at one look, and rejected when they do not within `max_days`; fewer days and answers
+    are asked for where it is sure that the champion errs by far more. What is not known never
     promotes.
 
     Args:
@@ -187,19 +188,25 @@ def _missing(look: ABVerdict) -> Iterator[str]:
             )
 
 
+def is_urgent(look: ABVerdict) -> bool:
+    """Whether it is sure at every look that the champion errs by far more."""
+    found = look.improvement
+    return found is not None and found.low > look.rules.urgent_gain_ah and _enough_vehicles(look)
+
+
 def _too_little(look: ABVerdict) -> Iterator[str]:
-    rules = look.rules
-    if look.days < rules.min_days:
-        yield f"{look.days:.3g} days, expected {rules.min_days:g}"
+    rules, urgent = look.rules, is_urgent(look)
+    min_days = rules.urgent_days if urgent else rules.min_days
+    least = rules.urgent_predictions if urgent else rules.min_predictions
+    if look.days < min_days:
+        yield f"{look.days:.3g} days, expected {min_days:g}"
     for name, facts in (("champion", look.champion), ("challenger", look.challenger)):
         if not facts.answers:
             yield f"the {name} has answered nothing"
         elif not facts.compared:
             yield f"no label has come for the {name}'s {facts.answers} answers"
-        elif facts.compared < rules.min_predictions:
-            yield (
-                f"{facts.compared} labelled answers of the {name}, expected {rules.min_predictions}"
-            )
+        elif facts.compared < least:
+            yield f"{facts.compared} labelled answers of the {name}, expected {least}"
         if facts.compared and facts.vehicles < rules.min_vehicles:
             one = "one vehicle says nothing of others; " if facts.vehicles == 1 else ""
             yield (
@@ -217,6 +224,11 @@ def _won(look: ABVerdict) -> Iterator[str]:
         f"(p = {found.p:.2g}, expected < {rules.level:g})"
     )
     yield f"Cohen's d = {found.size.d:.3g}, expected > {rules.min_effect_size:g}"
+    if is_urgent(look) and look.days < rules.min_days:
+        yield (
+            f"urgent, after {look.days:.3g} days: more than {rules.urgent_gain_ah:g} Ah are to be "
+            "gained at every look"
+        )
     yield _latency_text(look)
     kept = [f"{group.by} {group.name}" for group in look.groups if group.status == "not inferior"]
     if kept:

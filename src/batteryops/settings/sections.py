@@ -308,6 +308,9 @@ class TrialSettings(_Section):
     max_latency_ratio: Annotated[float, Field(gt=0)] = 1.2
     min_days: Annotated[float, Field(ge=0)] = 7.0
     max_days: Annotated[float, Field(ge=0)] = 60.0
+    urgent_gain_ah: Annotated[float, Field(gt=0)] = 0.03
+    urgent_days: Annotated[float, Field(ge=0)] = 1.0
+    urgent_predictions: Annotated[int, Field(ge=2)] = 100
     min_vehicles: Annotated[int, Field(ge=2)] = 10
     min_group_vehicles: Annotated[int, Field(ge=2)] = 10
     margin_share: Annotated[float, Field(gt=0)] = 0.15
@@ -320,8 +323,11 @@ class TrialSettings(_Section):
 
     @model_validator(mode="after")
     def _it_begins_before_it_ends(self) -> Self:
-        if self.min_days > self.max_days:
-            raise ValueError(f"min_days {self.min_days} is above max_days {self.max_days}")
+        if not self.urgent_days <= self.min_days <= self.max_days:
+            raise ValueError(
+                f"urgent_days {self.urgent_days}, min_days {self.min_days} and max_days "
+                f"{self.max_days}: none may be above the next"
+            )
         return self
 
 
