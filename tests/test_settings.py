@@ -60,7 +60,7 @@ def test_settings_cannot_be_changed() -> None:
         (
             "BATTERYOPS_RETRAINING__TRIAL__MAX_DAYS",
             "5",
-            r"max_days 5\.0: none may be above the next",
+            r"max_days 5\.0: none may be above",
         ),
         ("BATTERYOPS_RETRAINING__TRIAL__LEVELS", "1", r"trial\.levels: .*not permitted"),
         ("BATTERYOPS_SERVING", "[1]", r"serving: .*valid dictionary.*BATTERYOPS_SERVING"),

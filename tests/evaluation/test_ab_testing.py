@@ -330,7 +330,7 @@ def test_hidden_ends_of_life_can_turn_a_verdict() -> None:
 
 
 def far_off(share: float) -> tuple[Answers, Answers]:
-    """A champion that a change in the fleet put far off; the challenger's error is a share of it."""
+    """A champion that a change put far off; the challenger errs a share of that."""
     both = fleet(worse=share)
     return tuple(replace(one, error=8.0 * one.error) for one in both)  # type: ignore[return-value]  # two
 
