@@ -119,12 +119,8 @@ def judge_probation(facts: ProbationFacts, rules: ProbationRules) -> ProbationVe
         'continue'
     """
     look = None if facts.pairs is None else judge(facts.pairs, rules.trial)
-    reasons = [
-        *_of_shares(facts, rules),
-        *_of_errors(look, rules),
-    ]
-    if reasons:
-        return ProbationVerdict("roll_back", tuple(reasons), look)
+    if reasons := (*_of_shares(facts, rules), *_of_errors(look, rules)):
+        return ProbationVerdict("roll_back", reasons, look)
     known = _known(facts, look, rules)
     if facts.days >= rules.days:
         return ProbationVerdict("good", (f"{facts.days:.3g} days without a fault", *known), look)
@@ -158,12 +154,13 @@ def _of_errors(look: ABVerdict | None, rules: ProbationRules) -> list[str]:
     few = mine.compared < rules.min_labels or mine.vehicles < rules.trial.min_vehicles
     if few or not look.improvement.high < 0.0:
         return []
-    return [
+    said = (
         f"on {mine.compared} labelled questions of {mine.vehicles} vehicles it errs "
         f"{-look.improvement.effect:.3g} Ah more than the champion before, at least "
         f"{-look.improvement.high:.3g} with {100 * (1 - rules.trial.level):g} percent confidence "
         "at every look"
-    ]
+    )
+    return [said]
 
 
 def _known(facts: ProbationFacts, look: ABVerdict | None, rules: ProbationRules) -> list[str]:

@@ -1,17 +1,15 @@
 """Putting a version in service: gates first, then the alias, then the ledger."""
 
-import fcntl
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from batteryops.errors import GateError, RegistryError
 from batteryops.evaluation.gates import Verdict
+from batteryops.lifecycle.champion_moves import carry_out, moves, one_at_a_time
 from batteryops.lifecycle.loading import load_model, open_registry
 from batteryops.records.ledger import MODEL_PROMOTED, MODEL_REGISTERED, Entry, Ledger
-from batteryops.registry.mlflow_tracking import ALIASES, CHAMPION, ModelVersion
+from batteryops.registry.mlflow_tracking import ALIASES, CHAMPION, ModelRegistry, ModelVersion
 from batteryops.settings import Settings
 
 PROMOTION_FAILED: Final = "promotion_failed"
@@ -90,7 +88,7 @@ def promote(
     verdict = Verdict.from_json(package.document("gates"))
     forced = force and not verdict.passed
     registry = open_registry(settings)
-    with _one_at_a_time(settings.home), Ledger(settings.ledger_url) as ledger:
+    with one_at_a_time(settings.home), Ledger(settings.ledger_url) as ledger:
         for found in unrecorded([registry.version(version)], settings, ledger):
             ledger.append(
                 MODEL_REGISTERED,
@@ -110,6 +108,8 @@ def promote(
             )
         before = registry.find_alias(to)
         replaced = before.version if before is not None and before.version != version else None
+        if to == CHAMPION and before is not None and replaced is None:
+            replaced = _left_over(version, registry, ledger)
         entry = ledger.append(
             MODEL_PROMOTED,
             f"{settings.registry.model_name}/{version}",
@@ -123,17 +123,10 @@ def promote(
                 "package_fingerprint": package.fingerprint,
             },
         )
-        try:
+        with carry_out(entry, ledger, failed=PROMOTION_FAILED, as_="promotion"):
             registry.set_alias(version, to)
             if replaced is not None and to == CHAMPION:
                 registry.archive(replaced)
-        except RegistryError as error:
-            ledger.append(
-                PROMOTION_FAILED,
-                f"{settings.registry.model_name}/{version}",
-                {"promotion": entry.sequence, "error": str(error)},
-            )
-            raise
     return Promoted(version, to, replaced, forced, entry)
 
 
@@ -158,10 +151,10 @@ def unrecorded(
     ]
 
 
-@contextmanager
-def _one_at_a_time(home: Path) -> Iterator[None]:
-    """Hold the lock of this home's promotions; a second promotion waits for the first."""
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / ".promotion.lock").open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def _left_over(version: int, registry: ModelRegistry, ledger: Ledger) -> int | None:
+    """The version that the champion replaced, where a kill kept it from being archived."""
+    last = next(reversed(moves(ledger, registry.model_name)), None)
+    if last is None or last.to != version or last.before in {None, version}:
+        return None
+    left = registry.version(last.before)
+    return left.version if left.status == "candidate" else None

@@ -1,4 +1,4 @@
-"""Which model the running servers answer with, asked of themselves after a promotion or rollback."""
+"""Which model running servers answer with: asked of themselves, after the champion changed."""
 
 import time
 from collections.abc import Sequence

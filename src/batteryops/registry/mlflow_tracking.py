@@ -158,12 +158,27 @@ class ModelRegistry:
         Raises:
             RegistryError: when the store does not answer.
         """
+        return self._search(f"name = '{self.model_name}'")
+
+    def tagged(self, name: str, value: str) -> list[ModelVersion]:
+        """The versions with that tag, oldest first.
+
+        Args:
+            name: of the tag, letters, digits and underscores.
+            value: of the tag, without quotes.
+
+        Raises:
+            RegistryError: when the store does not answer.
+        """
+        return self._search(f"name = '{self.model_name}' and tags.{name} = '{value}'")
+
+    def _search(self, expression: str) -> list[ModelVersion]:
         with self._asked("list the versions"):
             found: list[Any] = []
             token = None
             while True:
                 page = self._client.search_model_versions(
-                    f"name = '{self.model_name}'", max_results=_PAGE, page_token=token
+                    expression, max_results=_PAGE, page_token=token
                 )
                 found += page
                 token = page.token
@@ -233,8 +248,25 @@ class ModelRegistry:
                 self._client.delete_model_version_tag(self.model_name, number, ARCHIVED_TAG)
         return self.version(version)
 
-    def archive(self, version: int) -> ModelVersion:
+    def drop_alias(self, alias: str) -> None:
+        """Take an alias away from whichever version holds it; the champion's only moves.
+
+        Raises:
+            RegistryError: when it is that of the champion, or another word.
+        """
+        alias = alias.lstrip("@")
+        if alias not in ALIASES or alias == CHAMPION:
+            raise RegistryError(f"alias {alias!r} cannot be taken away; expected {CHALLENGER}")
+        with self._asked(f"take @{alias} away"):
+            if alias in self._aliases():
+                self._client.delete_registered_model_alias(self.model_name, alias)
+
+    def archive(self, version: int, *, tags: Mapping[str, str] | None = None) -> ModelVersion:
         """Retire a version: it keeps its package and no longer challenges.
+
+        Args:
+            version: its number.
+            tags: that it has from then on, saying why.
 
         Raises:
             RegistryError: when there is no such version, or it is the champion.
@@ -248,9 +280,9 @@ class ModelRegistry:
         with self._asked(f"archive version {version}"):
             for alias in before.aliases:
                 self._client.delete_registered_model_alias(self.model_name, alias)
-            self._client.set_model_version_tag(
-                self.model_name, str(version), ARCHIVED_TAG, datetime.now(UTC).isoformat()
-            )
+            now = datetime.now(UTC).isoformat()
+            for name, value in {**(tags or {}), ARCHIVED_TAG: now}.items():
+                self._client.set_model_version_tag(self.model_name, str(version), name, value)
         return self.version(version)
 
     def package_of(self, version: int | str, cache_folder: Path) -> Path:

@@ -15,6 +15,7 @@ ALIASES: Final = (CHAMPION, CHALLENGER)
 FINGERPRINT_TAG: Final = "package_fingerprint"
 GATES_TAG: Final = "gates_passed"
 ARCHIVED_TAG: Final = "archived"
+ROLLED_BACK_TAG: Final = "rolled_back"
 
 
 @dataclass(frozen=True, slots=True)
