@@ -30,6 +30,7 @@ from batteryops.records.labels import CLOCKS_DIFFER, Labels
 from batteryops.records.ledger import Ledger
 from batteryops.records.monitoring_runs import MONITOR, MonitoringRuns
 from batteryops.records.predictions import PredictionLog
+from batteryops.records.retraining_runs import RetrainingRuns
 from batteryops.settings import Settings
 
 NO_ROWS: Final = "nothing was answered in the window"
@@ -123,6 +124,7 @@ def run_monitoring(
         )
         runs = MonitoringRuns.beside(log)
         newest = runs.newest(MONITOR)
+        retraining = RetrainingRuns.beside(log).counts()
         back = None if newest is None or newest.at < until else newest.at - until
         document: dict[str, Any] = {
             "at": until.isoformat(),
@@ -138,6 +140,7 @@ def run_monitoring(
             **({} if quality is None or not quality.rows else {"quality": quality.to_json()}),
             **tested,
             "ledger": {"entries": check.length, "intact": check.intact, "head": check.head},
+            **({"retraining": retraining} if retraining else {}),
             **({"rows_of_other_views": sums.other_views} if sums.other_views else {}),
             **({"rows_from_the_future": ahead} if ahead else {}),
             **({"clock_went_back_s": back.total_seconds()} if back is not None else {}),

@@ -59,7 +59,7 @@ class Facts:
         last_asked_at: when labels were last asked for.
 
     Raises:
-        DataError: a time without a zone, or a number below zero.
+        DataError: a time without a zone, a number below zero, or labels of no vehicle.
     """
 
     now: datetime
@@ -89,6 +89,10 @@ class Facts:
                 raise DataError(f"{one.name} {value} has no time zone; give an aware time")
             if isinstance(value, int) and value < 0:
                 raise DataError(f"{one.name} is {value}; expected 0 or more")
+        if not bool(self.fresh_labels) <= self.fresh_label_vehicles <= self.fresh_labels:
+            raise DataError(
+                f"{self.fresh_labels} fresh labels cannot be of {self.fresh_label_vehicles} vehicles"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Ready for `json.dumps`; a number that is not finite is unknown."""

@@ -198,7 +198,7 @@ def _holding(trigger: Trigger, facts: Facts, rules: TriggerRules) -> tuple[str, 
 
 def _can_learn(facts: Facts) -> bool:
     """Whether there is anything to learn from, and to judge by what was learned."""
-    return facts.fresh_labels > 0 and facts.fresh_label_vehicles >= _FEWEST_VEHICLES
+    return facts.fresh_label_vehicles >= _FEWEST_VEHICLES
 
 
 def _too_few(facts: Facts, rules: TriggerRules) -> str:
@@ -207,8 +207,8 @@ def _too_few(facts: Facts, rules: TriggerRules) -> str:
         return "there is no fresh label to learn from"
     if facts.fresh_label_vehicles < _FEWEST_VEHICLES:
         return (
-            f"the {facts.fresh_labels} fresh labels are of {facts.fresh_label_vehicles} vehicle, "
-            f"and {_FEWEST_VEHICLES} are the least to learn from and to judge by"
+            f"one vehicle alone has all fresh labels ({facts.fresh_labels}), and "
+            f"{_FEWEST_VEHICLES} are the least to learn from and to judge by"
         )
     if (
         facts.fresh_labels >= rules.min_labels
