@@ -10,7 +10,7 @@ import polars as pl
 
 from batteryops.errors import RecordsError
 from batteryops.files import UNREADABLE, first_line
-from batteryops.records.record import PredictionRecord, Status
+from batteryops.records.record import FAILED, PredictionRecord, Status
 
 BEFORE: Final[Mapping[str, pl.DataType]] = {"row": pl.Int32(), "vehicle_id": pl.String()}
 """Columns of a batch that stand before its features."""
@@ -29,7 +29,7 @@ AFTER: Final[Mapping[str, pl.DataType]] = {
 }
 """Columns of a batch that stand after its features; `error` says why a row has no answer."""
 
-ALLOWED: Final = frozenset(("ok", "out_of_domain"))
+ALLOWED: Final = frozenset(("ok", "out_of_domain", FAILED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,8 @@ class PredictionBatch:
         model_versions: those that answered, each version once.
         table: one row per row of the request, `row` counting from 0: the columns of `BEFORE`, one
             of numbers for each feature as it was sent, the columns of `AFTER`. A row either has
-            capacity, SoH, status, version and role, or an error.
+            capacity, SoH, status, version and role, or an error; one that a model was asked about
+            and gave no number for has an error, and status `failed`, version and role.
         latency_ms: from the request's arrival to the predictions, the commit not included.
 
     Raises:
@@ -161,6 +162,7 @@ class PredictionBatch:
         versions = {one.version for one in self.model_versions}
         found = self.table.select(
             both=(told == pl.col("error").is_not_null()).any(),
+            failed=(told & (pl.col("status") == FAILED)).any(),
             incomplete=(told & pl.any_horizontal(pl.col(needed).is_null())).any(),
             wild=pl.any_horizontal(
                 ~pl.col(numbers).cast(pl.Float64).is_finite().fill_null(True)
@@ -168,6 +170,8 @@ class PredictionBatch:
         ).row(0, named=True)
         if found["both"]:
             raise self._refused("a row has both an answer and an error, or neither")
+        if found["failed"]:
+            raise self._refused(f"a row has an answer and status {FAILED}")
         if found["incomplete"]:
             raise self._refused(f"a row has a capacity, but not {', '.join(needed)}")
         if found["wild"]:

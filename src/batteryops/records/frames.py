@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from batteryops.errors import RecordsError
 from batteryops.records.batches import read_content
 from batteryops.records.identifiers import uuid7
+from batteryops.records.record import FAILED
 from batteryops.records.tables import BATCHES, PREDICTIONS
 
 FRAME: Final[dict[str, Any]] = {
@@ -39,11 +40,12 @@ _AROUND: Final = timedelta(hours=1)  # between the making of an identifier and i
 
 
 def singles_after(
-    last_id: str | None, since: datetime, until: datetime, limit: int
+    last_id: str | None, since: datetime, until: datetime, limit: int, *, failed: bool
 ) -> sa.Select[Any]:
     """Predictions of a span after one of them, in the order of their identifiers."""
     columns = [*(PREDICTIONS.c[name] for name in FRAME), PREDICTIONS.c.features]
-    return _after(PREDICTIONS.c.prediction_id, last_id, since, until, columns).limit(limit)
+    query = _after(PREDICTIONS.c.prediction_id, last_id, since, until, columns).limit(limit)
+    return query if failed else query.where(PREDICTIONS.c.status != FAILED)
 
 
 def batch_after(last_id: str | None, since: datetime, until: datetime) -> sa.Select[Any]:
@@ -68,16 +70,21 @@ def check_span(since: datetime, until: datetime, batch_rows: int, features: Sequ
 
 def singles_frame(rows: Sequence[sa.Row[Any]], features: Sequence[str]) -> pl.DataFrame:
     """Rows of `singles_after` as a frame."""
-    table = pl.DataFrame([row[:-1] for row in rows], schema=FRAME, orient="row")
+    table = pl.DataFrame([row[:-1] for row in rows], schema=FRAME, orient="row").with_columns(
+        pl.when(pl.col("status") != FAILED).then(name).alias(name)
+        for name in ("capacity_ah", "soh")
+    )
     sent = [row[-1] for row in rows]
     return table.with_columns(
         pl.Series(name, [one.get(name) for one in sent], dtype=pl.Float64) for name in features
     )
 
 
-def batch_frame(row: sa.Row[Any], features: Sequence[str]) -> pl.DataFrame:
-    """A row of `batch_after` as a frame: those of its rows that have an answer."""
-    table = read_content(row.content, row.batch_id).filter(pl.col("capacity_ah").is_not_null())
+def batch_frame(row: sa.Row[Any], features: Sequence[str], *, failed: bool) -> pl.DataFrame:
+    """A row of `batch_after` as a frame: those of its rows that a model was asked about."""
+    answered = pl.col("capacity_ah").is_not_null()
+    asked = answered | (pl.col("status") == FAILED) if failed else answered
+    table = read_content(row.content, row.batch_id).filter(asked)
     fingerprints = {one["version"]: one["fingerprint"] for one in row.model_versions}
     served = {one["version"]: one.get("served", True) for one in row.model_versions}
     whole = table.with_columns(
@@ -95,7 +102,8 @@ def batch_frame(row: sa.Row[Any], features: Sequence[str]) -> pl.DataFrame:
         outside_jointly=pl.col("outside_jointly").fill_null(value=False),
         baseline=pl.lit(None, pl.String),
         cached=pl.lit(value=False),
-        served=pl.col("version").replace_strict(served, default=True, return_dtype=pl.Boolean),
+        served=pl.col("version").replace_strict(served, default=True, return_dtype=pl.Boolean)
+        & answered,
     )
     kinds = FRAME | dict.fromkeys(features, pl.Float64())
     return whole.select(pl.col(name).cast(kind) for name, kind in kinds.items())

@@ -13,7 +13,7 @@ from batteryops.errors import RecordsError
 from batteryops.records import frames
 from batteryops.records.batches import PredictionBatch, read_content, versions_from_json
 from batteryops.records.database import StoreName
-from batteryops.records.record import EXPLAINED_AH, PredictionRecord, Status
+from batteryops.records.record import EXPLAINED_AH, FAILED, PredictionRecord, Status
 from batteryops.records.store import Store
 from batteryops.records.tables import BATCHES, PREDICTIONS
 
@@ -101,7 +101,9 @@ class PredictionLog(Store):
         if colon:
             # nothing but the one way of writing a number is the identifier of a row
             return self._of_batch(batch_id, int(row)) if _is_row(row) else None
-        query = sa.select(PREDICTIONS).where(PREDICTIONS.c.prediction_id == prediction_id)
+        query = sa.select(PREDICTIONS).where(
+            PREDICTIONS.c.prediction_id == prediction_id, PREDICTIONS.c.status != FAILED
+        )
         with self._database.read() as connection:
             found = connection.execute(query).one_or_none()
         return None if found is None else _record(found)
@@ -114,7 +116,11 @@ class PredictionLog(Store):
 
     def count(self) -> int:
         """How many predictions are in the log: single ones, and rows of batches with an answer."""
-        singles = sa.select(sa.func.count()).select_from(PREDICTIONS)
+        singles = (
+            sa.select(sa.func.count())
+            .select_from(PREDICTIONS)
+            .where(PREDICTIONS.c.status != FAILED)
+        )
         in_batches = sa.select(sa.func.coalesce(sa.func.sum(BATCHES.c.n_answered), 0))
         with self._database.read() as connection:
             return int(
@@ -156,7 +162,12 @@ class PredictionLog(Store):
         """
         if limit < 1:
             raise RecordsError(f"limit is {limit}, expected at least 1")
-        query = sa.select(PREDICTIONS).order_by(PREDICTIONS.c.prediction_id.desc()).limit(limit)
+        query = (
+            sa.select(PREDICTIONS)
+            .where(PREDICTIONS.c.status != FAILED)
+            .order_by(PREDICTIONS.c.prediction_id.desc())
+            .limit(limit)
+        )
         if vehicle_id is not None:
             query = query.where(PREDICTIONS.c.vehicle_id == vehicle_id)
         with self._database.read() as connection:
@@ -168,6 +179,8 @@ class PredictionLog(Store):
         until: datetime,
         batch_rows: int = 50_000,
         features: Sequence[str] = (),
+        *,
+        failed: bool = False,
     ) -> Iterator[pl.DataFrame]:
         """All predictions of a span, of batches too, as frames of one schema.
 
@@ -178,6 +191,8 @@ class PredictionLog(Store):
             until: first time that is not taken any more, with a zone.
             batch_rows: at most so many rows a frame.
             features: these follow as columns; null where one was not sent.
+            failed: also questions that a model gave no number for, with status `failed` and without
+                capacity and SoH.
 
         Yields:
             The columns of `batteryops.records.frames.FRAME`, then the features: first single
@@ -189,7 +204,7 @@ class PredictionLog(Store):
         frames.check_span(since, until, batch_rows, features)
         last: str | None = None
         while True:
-            query = frames.singles_after(last, since, until, batch_rows)
+            query = frames.singles_after(last, since, until, batch_rows, failed=failed)
             with self._database.read() as connection:
                 rows = connection.execute(query).all()
             if not rows:
@@ -202,7 +217,7 @@ class PredictionLog(Store):
                 row = connection.execute(frames.batch_after(last, since, until)).one_or_none()
             if row is None:
                 break
-            yield from frames.batch_frame(row, features).iter_slices(batch_rows)
+            yield from frames.batch_frame(row, features, failed=failed).iter_slices(batch_rows)
             last = row.batch_id
 
 

@@ -8,7 +8,10 @@ from typing import Final, Literal
 
 from batteryops.errors import RecordsError
 
-Status = Literal["ok", "out_of_domain", "unknown"]
+FAILED: Final = "failed"
+"""Status of a question that the model gave no number for: it crashed, or answered NaN."""
+
+Status = Literal["ok", "out_of_domain", "unknown", "failed"]
 
 EXPLAINED_AH: Final = 1e-5
 """Contributions and base of an explanation add up to the capacity within so many Ah."""
@@ -28,14 +31,18 @@ class PredictionRecord:
         package_fingerprint: SHA-256 of the model package that answered.
         role: what the version stood for: champion, challenger.
         features: what was sent, by feature name; None where a value was missing.
-        capacity_ah: the predicted capacity in Ah; also where the answer withheld it.
+        capacity_ah: the predicted capacity in Ah; also where the answer withheld it. A number
+            without a meaning where the status is `failed`.
         soh: that capacity as a share of the nominal one.
-        latency_ms: from the request's arrival to the prediction, the commit not included.
+        latency_ms: from the request's arrival to the prediction, the commit not included. A
+            challenger's that shadows is what its answer would have taken: that of the answer which
+            went out, with the time of the one model exchanged for the other's.
         capacity_low_ah: lower end of the prediction interval in Ah; None in records from before
             there were intervals.
         capacity_high_ah: upper end, likewise.
         status: `ok`, or `out_of_domain` where the features were unlike anything in training;
-            `unknown` in records from before it was looked at.
+            `unknown` in records from before it was looked at; `failed` where the model gave no
+            number, which is no prediction: only `PredictionLog.frames` tells of it, when asked.
         outside: features that put the input outside of the training domain, in the view's order.
         outside_jointly: whether the features together are unlike any in training.
         baseline: version of the asset's own baseline that corrected capacity, SoH and interval;
