@@ -38,7 +38,7 @@ NEXT: Final[Mapping[State, tuple[State, ...]]] = MappingProxyType(
         "probation": ("promoted", "rolled_back", "failed", "abandoned"),
     }
 )
-"""Where a run may go from each state in which it is open.
+"""Where a run may go from each state in which it has not ended.
 
 `decided`: the reason is on record, nothing else. `candidate`: the update is registered. `trial`: it
 stands against the champion. `probation`: it is the champion, and watched. It ends as `promoted`,
@@ -46,6 +46,8 @@ once it stays; `kept`, where the current model stays as nothing better came; `re
 gate or the trial said no; `harmful`, where the trial was stopped; `rolled_back`; `failed`, with an
 error; or `abandoned`, where a person or a later event overtook it.
 """
+
+PROBATION: Final = "probation"
 
 _TRIGGER_LENGTH: Final = 32
 _BY_LENGTH: Final = 128
@@ -122,8 +124,10 @@ class Request:
 class RetrainingRuns(Store):
     """The runs, in the database of the prediction log; safe between threads and processes.
 
-    At most one is open at any time. Whoever starts or moves one has a lease, which is looked at in
-    the same transaction: a controller that slept through its lease changes nothing.
+    At most one is open at any time. One on probation is not: the fleet goes on changing while a new
+    champion is watched, and what it does not know yet is learned meanwhile. Whoever starts or moves
+    one has a lease, which is looked at in the same transaction: a controller that slept through its
+    lease changes nothing.
 
     Args:
         url: as `batteryops.records.database.open_database` takes it.
@@ -185,10 +189,20 @@ class RetrainingRuns(Store):
             return _found(connection, str(row["run_id"]))
 
     def open(self) -> RetrainingRun | None:
-        """The run that has not ended."""
+        """The run that is under way: decided, with a candidate, or on trial."""
         with self._database.read() as connection:
             row = connection.execute(_OPEN).first()
         return None if row is None else _run(row)
+
+    def on_probation(self) -> list[RetrainingRun]:
+        """Those whose version was promoted and is watched, in the order in which they began."""
+        query = (
+            sa.select(RETRAINING_RUNS)
+            .where(RETRAINING_RUNS.c.state == PROBATION)
+            .order_by(RETRAINING_RUNS.c.place)
+        )
+        with self._database.read() as connection:
+            return [_run(row) for row in connection.execute(query)]
 
     def move(
         self,
@@ -329,7 +343,7 @@ class RetrainingRuns(Store):
 
 _OPEN: Final = (
     sa.select(RETRAINING_RUNS)
-    .where(RETRAINING_RUNS.c.state.in_(NEXT))
+    .where(RETRAINING_RUNS.c.state.in_([state for state in NEXT if state != PROBATION]))
     .order_by(RETRAINING_RUNS.c.place)
 )
 
