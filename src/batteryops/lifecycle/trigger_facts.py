@@ -52,6 +52,9 @@ class Facts:
         n_labels: that it is from.
         n_vehicles: that these are of.
         drift: by feature.
+        drift_since: when a critical feature was first found in alert, by drift that asks for a new
+            model, and has been since; what is known of errors and fresh labels is then of
+            questions that were asked from there on.
         drifting: which vehicles or profiles the drift is of, the worst first, where that is known.
         fresh_labels: that no run has learned from.
         fresh_label_vehicles: that these are of.
@@ -75,6 +78,7 @@ class Facts:
     n_labels: int | None = None
     n_vehicles: int | None = None
     drift: Mapping[str, FeatureFact] = field(default_factory=dict)
+    drift_since: datetime | None = None
     drifting: tuple[str, ...] = ()
     fresh_labels: int = 0
     fresh_label_vehicles: int = 0
@@ -91,7 +95,8 @@ class Facts:
                 raise DataError(f"{one.name} is {value}; expected 0 or more")
         if not bool(self.fresh_labels) <= self.fresh_label_vehicles <= self.fresh_labels:
             raise DataError(
-                f"{self.fresh_labels} fresh labels cannot be of {self.fresh_label_vehicles} vehicles"
+                f"{self.fresh_labels} fresh labels cannot be of {self.fresh_label_vehicles} "
+                "vehicles"
             )
 
     def to_json(self) -> dict[str, Any]:

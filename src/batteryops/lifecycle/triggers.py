@@ -16,6 +16,7 @@ from batteryops.lifecycle.trigger_facts import (
     TriggerRules,
 )
 from batteryops.monitoring.drift_detection import AGEING
+from batteryops.records.retraining_runs import TRIAL, RetrainingRun
 
 __all__ = [
     "TRIGGERS",
@@ -27,6 +28,7 @@ __all__ = [
     "Trigger",
     "TriggerRules",
     "decide",
+    "overtakes",
 ]
 
 Action = Literal["retrain", "ask_for_labels", "wait", "nothing"]
@@ -34,6 +36,7 @@ Action = Literal["retrain", "ask_for_labels", "wait", "nothing"]
 _FEWEST_VEHICLES: Final = 2  # with labels of one, nothing is left to judge what was learned
 _WEEK: Final = timedelta(days=7)
 _SENSOR_FAULT: Final = "sensor_fault"
+_LEAST_DAYS: Final = 1.0  # of a trial, before another challenger takes its place
 _NAMED: Final = 5  # vehicles or profiles that a reason names
 _ASKING: Final[frozenset[Trigger]] = frozenset({"manual", "error", "drift"})
 
@@ -131,6 +134,27 @@ def decide(facts: Facts, rules: TriggerRules) -> Decision:
     if not fired:
         return Decision("nothing", None, _quiet(facts, rules, doubts), (), tuple(doubts))
     return _judged(tuple(fired), tuple(doubts), facts, rules)
+
+
+def overtakes(decision: Decision, run: RetrainingRun, facts: Facts, rules: TriggerRules) -> bool:
+    """Whether what would be begun if a run on trial were not there is to end that trial.
+
+    A challenger of every week must not hold up what an error, drift or a person asks for. One of
+    these has its chance for the days of the cooldown; by then more labels may make a better one.
+
+    Args:
+        decision: as `decide` gives it without the open run.
+        run: on trial, and not decided by the look that was just taken.
+        facts: of now.
+        rules: the limits.
+    """
+    if decision.action != "retrain" or decision.trigger is None or run.state != TRIAL:
+        return False
+    if decision.trigger not in _ASKING:
+        return False
+    if run.trigger not in _ASKING:
+        return True
+    return facts.now - run.started_at >= timedelta(days=max(rules.cooldown_days, _LEAST_DAYS))
 
 
 def _judged(

@@ -47,6 +47,7 @@ gate or the trial said no; `harmful`, where the trial was stopped; `rolled_back`
 error; or `abandoned`, where a person or a later event overtook it.
 """
 
+TRIAL: Final = "trial"
 PROBATION: Final = "probation"
 
 _TRIGGER_LENGTH: Final = 32
