@@ -32,7 +32,8 @@ from batteryops.lifecycle.decisions import (
 from batteryops.lifecycle.evaluation import CONFIGURED, nominal_capacities, task_of
 from batteryops.lifecycle.progress import Progress
 from batteryops.lifecycle.uncertainty import package_owners
-from batteryops.models.algorithms import ALGORITHMS
+from batteryops.models.algorithms import ALGORITHMS, Task, get_algorithm
+from batteryops.models.manifest import ChosenAlgorithm
 from batteryops.models.search import Found
 from batteryops.models.stacking import Stack, choose
 from batteryops.schema import LABEL
@@ -160,6 +161,25 @@ def run_tournament(  # noqa: PLR0913 - what is compared, on what, how
         decide=contest[winner],
         decision=combined(stack, settled) if winner == STACK else settled[winner],
     )
+
+
+def decision_of(algorithm: ChosenAlgorithm, task: Task) -> Decision:
+    """How to fit once more what a package names: its searched values and its shares are kept.
+
+    Raises:
+        SettingsError: an algorithm that there is not here.
+    """
+
+    def settled(name: str) -> Decision:
+        values = algorithm.values.get(name, {})
+        made = get_algorithm(CONFIGURED if name == TUNED else name).make(task, dict(values))
+        chosen = {name: values} if values else {}
+        return Decision(made, ChosenAlgorithm(name=name, values=chosen))
+
+    if not algorithm.shares:
+        return settled(algorithm.name)
+    stack = Stack(tuple(algorithm.shares), tuple(algorithm.shares.values()))
+    return combined(stack, {name: settled(name) for name in stack.members})
 
 
 def _chosen(results: Mapping[str, ProtocolResult], settings: Settings) -> Stack:

@@ -24,10 +24,19 @@ def replay_sample(old: LabelledRows, size: int, *, seed: int) -> LabelledRows:
     Raises:
         DataError: when the size is less than 1.
     """
+    return old if size >= max(1, len(old)) else old[replay_places(old, size, seed=seed)]
+
+
+def replay_places(old: LabelledRows, size: int, *, seed: int) -> NDArray[np.intp]:
+    """Where the rows of `replay_sample` stand, in order.
+
+    Raises:
+        DataError: when the size is less than 1.
+    """
     if size < 1:
         raise DataError(f"a replay sample of {size} rows remembers nothing; expected 1 or more")
     if size >= len(old):
-        return old
+        return np.arange(len(old))
     rng = np.random.default_rng(seed)
     bands = len(SOH_BANDS) + 2  # below the first, above the last, and not known
     kinds = group_codes(old.profiles, len(old)) * bands + old.soh_bands() + 1
@@ -38,7 +47,7 @@ def replay_sample(old: LabelledRows, size: int, *, seed: int) -> LabelledRows:
         own = [rows[places] for places in _places(assets[rows])]
         for these, share in zip(own, even_shares(_sizes(own), int(count), rng), strict=True):
             taken.append(rng.choice(these, int(share), replace=False))
-    return old[np.sort(np.concatenate(taken))]
+    return np.sort(np.concatenate(taken))
 
 
 def even_shares(

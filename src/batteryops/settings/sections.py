@@ -356,6 +356,9 @@ class RetrainingSettings(_Section):
     held_out_share: Annotated[float, Field(gt=0, lt=1)]
     replay: Annotated[float, Field(gt=0)]
     replay_rows: Annotated[int, Field(ge=1)]
+    max_rows: Annotated[int, Field(ge=100)]
+    calibration_folds: Annotated[int, Field(ge=2)]
+    report: bool
     probation_days: Annotated[float, Field(gt=0)]
     servers: tuple[ServerUrl, ...]
     trial: TrialSettings
