@@ -266,7 +266,7 @@ def _best(frames: Iterable[pl.DataFrame], view: FeatureView) -> pl.DataFrame:
         **dict.fromkeys(view.names, pl.Float64()),
     }
     empty = pl.DataFrame(schema=kinds)
-    together = pl.concat([empty, *(frame.select(kinds) for frame in frames)])
+    together = pl.concat([empty, *(frame.select(*kinds) for frame in frames)])
     order = ["stage", "away", "answered_at"]
     ranked = together.with_columns(stage=-pl.col("stage")).sort("label", *order)
     first = [(pl.col(name) == pl.col(name).first()).over("label") for name in order]
