@@ -18,13 +18,16 @@ from batteryops.lifecycle.log_window import Looked, WindowSums
 from batteryops.lifecycle.monitoring import Monitored, notes_of, run_monitoring
 from batteryops.lifecycle.progress import Silent
 from batteryops.models.package import ModelPackage
+from batteryops.monitoring.exposition import samples_of
 from batteryops.monitoring.label_join import label_table
 from batteryops.monitoring.production_quality import REPEATING
 from batteryops.monitoring.reference import reference_of
 from batteryops.records.identifiers import uuid7
 from batteryops.records.labels import Label, Labels
+from batteryops.records.leases import Leases
 from batteryops.records.monitoring_runs import MONITOR, MonitoringRuns
 from batteryops.records.predictions import PredictionLog, PredictionRecord
+from batteryops.records.retraining_runs import RetrainingRuns
 from batteryops.settings import Settings, load_settings
 from batteryops.telemetry import Lake
 
@@ -300,6 +303,18 @@ def test_planted_shifts_are_looked_for_in_a_table(settings: Settings, tmp_path: 
     found = look_for_planted(str(file), settings, Silent())
     assert found.delay_rows["1 sigma"] is not None
     assert found.false_alarm_share <= 0.10
+
+
+def test_what_became_of_retraining_runs_is_told_to_prometheus(settings: Settings) -> None:
+    assert "retraining" not in monitored(settings, []).document
+    with RetrainingRuns(settings.predictions_url) as runs:
+        lease = Leases.beside(runs).take("controller", "a", seconds=60, now=NOW)
+        assert lease is not None
+        run = runs.start(trigger="drift", reason="PSI 0.4", at=NOW, document={}, lease=lease)
+        runs.move(run, "kept", at=NOW, lease=lease)
+    document = monitored(settings, []).document
+    assert document["retraining"] == [{"reason": "drift", "outcome": "kept", "runs": 1}]
+    assert ("retraining_runs_total", ("drift", "kept"), 1.0) in set(samples_of(document))
 
 
 def test_a_database_that_is_down_leaves_nothing_on_record(

@@ -4,6 +4,7 @@ Nothing here looks at a clock or a store. Equal facts give equal decisions, so t
 anywhere, as often as one likes, and what it decided can be repeated from the record.
 """
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple
@@ -272,8 +273,14 @@ def _manual(facts: Facts, _: TriggerRules) -> Look:
 
 def _error(facts: Facts, rules: TriggerRules) -> Look:
     mae, low = facts.mae_ah, facts.mae_low_ah
-    if mae is None or low is None or not mae > rules.mae_ah:
+    if mae is None or not mae > rules.mae_ah:
         return "", []
+    if low is None or math.isnan(low):
+        against = (
+            f"error: the MAE is {mae:.4f} Ah, above {rules.mae_ah:g}, but its confidence bound is "
+            "not known"
+        )
+        return "", [against]
     if not low > rules.mae_ah:
         against = (
             f"error: the MAE is {mae:.4f} Ah, above {rules.mae_ah:g}, but with its confidence "
@@ -361,21 +368,26 @@ def _quiet(facts: Facts, rules: TriggerRules, doubts: list[str]) -> str:
     psis = [
         (psi, name)
         for name in rules.critical_features
-        if name in facts.drift and (psi := facts.drift[name].psi) is not None
+        if name in facts.drift
+        and (psi := facts.drift[name].psi) is not None
+        and not math.isnan(psi)
     ]
-    told = [
-        "the MAE is not known"
-        if facts.mae_ah is None
-        else f"the MAE is {facts.mae_ah:.4f} Ah, at most {rules.mae_ah:g}",
-        "no drift of a critical feature is known"
+    mae = facts.mae_ah
+    told: dict[Trigger, str] = {
+        "manual": "nobody asked for it",
+        "error": "the MAE is not known"
+        if mae is None or math.isnan(mae)
+        else f"the MAE is {mae:.4f} Ah, at most {rules.mae_ah:g}",
+        "drift": "no drift of a critical feature is known"
         if not psis
         else "the largest PSI of a critical feature is {:.2f} ({}), at most {:g}".format(
             *max(psis), rules.psi
         ),
-        f"{facts.new_trips:,} of {rules.new_trips:,} trips came since the last retraining",
-        f"the next weekly run is on {_told(_last_slot(facts.now, rules) + _WEEK)}",
-    ]
-    return f"Nothing to do: {'; '.join(told)}."
+        "new_trips": f"{facts.new_trips:,} of {rules.new_trips:,} trips came since the last "
+        "retraining",
+        "weekly": f"the next weekly run is on {_told(_last_slot(facts.now, rules) + _WEEK)}",
+    }
+    return f"Nothing to do: {'; '.join(told[one] for one in TRIGGERS if one in rules.triggers)}."
 
 
 def _told(at: datetime) -> str:
