@@ -290,10 +290,7 @@ def fit_residual_process(
             f"residuals have shape {residuals.shape} and cycles {positions.shape}; expected a "
             "finite number of each per row"
         )
-    series = []
-    for code in np.unique(codes):
-        rows = _spaced(np.flatnonzero(codes == code))
-        series.append((positions[rows], residuals[rows]))
+    series = _alike(positions, residuals, codes)
     start = np.log([_START_AH, _START_AH, _START_CYCLES, _START_AH])
 
     def loss(logarithms: NDArray[np.float64]) -> float:
@@ -301,26 +298,46 @@ def fit_residual_process(
         away = (logarithms - start) / _PRIOR_SD
         total = 0.5 * float(away @ away)
         for at, off in series:
-            spread = process.covariance(at, at)
-            spread[np.diag_indices_from(spread)] += process.noise_ah**2 + _JITTER
-            factor = linalg.cholesky(spread, lower=True)
+            factor = linalg.cholesky(_spread(process, at), lower=True)
             scaled = linalg.solve_triangular(factor, off, lower=True)
-            total += float(np.log(np.diag(factor)).sum())
-            total += 0.5 * off.size * math.log(float(scaled @ scaled) / off.size + _LEAST)
+            explained = (scaled * scaled).sum(axis=0) / at.size
+            total += off.shape[1] * float(np.log(np.diag(factor)).sum())
+            total += 0.5 * at.size * float(np.log(explained + _LEAST).sum())
         return total
 
     bounds = [(each - 6.0, each + 6.0) for each in start]
     found = optimize.minimize(loss, start, method="L-BFGS-B", bounds=bounds)
     process = ResidualProcess(*np.exp(found.x).tolist())
-    return process.times(float(np.median([_level(process, *each) for each in series])))
+    return process.times(
+        float(np.median(np.concatenate([_levels(process, *each) for each in series])))
+    )
 
 
-def _level(process: ResidualProcess, op_index: Floats, residuals: Floats) -> float:
-    """How many times larger an asset's residuals are than the process says."""
-    spread = process.covariance(op_index, op_index)
+def _alike(
+    positions: Floats, residuals: Floats, codes: NDArray[np.intp]
+) -> list[tuple[Floats, Floats]]:
+    """Positions (m,), from 0, and residuals (m, k) of the k assets that have them: they share one
+    covariance."""
+    found: dict[bytes, tuple[Floats, list[Floats]]] = {}
+    for code in np.unique(codes):
+        rows = _spaced(np.flatnonzero(codes == code))
+        at = positions[rows] - positions[rows[0]]
+        found.setdefault(at.tobytes(), (at, []))[1].append(residuals[rows])
+    return [(at, np.column_stack(off)) for at, off in found.values()]
+
+
+def _spread(process: ResidualProcess, at: Floats) -> Floats:
+    """Covariance of measurements (m,), noise included, (m, m)."""
+    spread = process.covariance(at, at)
     spread[np.diag_indices_from(spread)] += process.noise_ah**2 + _JITTER
-    explained = float(residuals @ linalg.solve(spread, residuals, assume_a="pos"))
-    return max(math.sqrt(explained / residuals.size), _LEAST)
+    return spread
+
+
+def _levels(process: ResidualProcess, at: Floats, off: Floats) -> Floats:
+    """How many times larger residuals (m, k) of k assets are than the process says, (k,)."""
+    weighed = linalg.solve(_spread(process, at), off, assume_a="pos")
+    explained: Floats = (off * weighed).sum(axis=0)
+    return np.maximum(np.sqrt(explained / at.size), _LEAST)
 
 
 def _spaced(rows: NDArray[np.intp]) -> NDArray[np.intp]:

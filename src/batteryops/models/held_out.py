@@ -68,7 +68,11 @@ def weighted_quantile(values: Floats, weights: Floats, share: float) -> float:
         2.0
     """
     order = np.argsort(values, kind="stable")
-    cumulative = np.cumsum(weights[order])
+    return float(values[order[place_of_share(np.cumsum(weights[order]), share)]])
+
+
+def place_of_share(cumulative: Floats, share: float) -> int:
+    """Where, along weights (n,) that were added up, the sum reaches a share of all, 0 to n - 1."""
     # relative to the last sum, and a little less: 0.1 added ten times is not 1
     place = int(np.searchsorted(cumulative, (share - 1e-12) * cumulative[-1]))
-    return float(values[order[min(place, values.size - 1)]])
+    return min(place, cumulative.size - 1)

@@ -42,6 +42,7 @@ from batteryops.models.held_out import (
     fold_numbers,
     group_codes,
     group_weights,
+    place_of_share,
     weighted_quantile,
 )
 from batteryops.models.offers import Fit, HoldsOut
@@ -239,8 +240,10 @@ def _level(
     others = n_groups - max(np.unique(codes[folds == fold]).size for fold in np.unique(folds))
     most = others / (others + 1)  # above it, some left-out group would have no bound
 
+    left_out = _left_out(scores, codes, folds, weights)
+
     def coverage(share: float) -> float:
-        return _left_out_coverage(scores, codes, folds, weights, share)
+        return sum(one.covered(share) for one in left_out)
 
     if coverage(most) < nominal - _ROUNDING:
         return None
@@ -263,19 +266,47 @@ def _boundary(holds: Callable[[float], bool], low: float, high: float) -> float:
     return high
 
 
-def _left_out_coverage(
-    scores: Floats,
-    codes: NDArray[np.intp],
-    folds: NDArray[np.intp],
-    weights: Floats,
-    share: float,
-) -> float:
-    """Share of a group's scores below the quantile of the others', mean over groups."""
-    covered = 0.0
+@dataclass(frozen=True, slots=True, eq=False)
+class _LeftOut:
+    """A fold of groups, and all others.
+
+    Args:
+        scores: of its rows.
+        weights: of its rows.
+        others: scores of all other rows, from the least on.
+        cumulative: their weights, added up.
+        known: groups among the others.
+    """
+
+    scores: Floats
+    weights: Floats
+    others: Floats
+    cumulative: Floats
+    known: int
+
+    def covered(self, share: float) -> float:
+        """Weight of the rows whose score is below the quantile of the others'."""
+        level = min(1.0, share * (self.known + 1) / self.known)
+        place = place_of_share(self.cumulative, level)
+        return float(self.weights @ (self.scores <= self.others[place]))
+
+
+def _left_out(
+    scores: Floats, codes: NDArray[np.intp], folds: NDArray[np.intp], weights: Floats
+) -> list[_LeftOut]:
+    """Each fold beside the others; all is sorted once."""
+    order = np.argsort(scores, kind="stable")
+    ranked, weighed, fold_of = scores[order], weights[order], folds[order]
+    found = []
     for fold in range(int(folds.max()) + 1):
-        out = folds == fold
-        known = np.unique(codes[~out]).size
-        level = min(1.0, share * (known + 1) / known)
-        quantile = weighted_quantile(scores[~out], weights[~out], level)
-        covered += float(weights[out] @ (scores[out] <= quantile))
-    return covered
+        out, own = folds == fold, fold_of == fold
+        found.append(
+            _LeftOut(
+                scores[out],
+                weights[out],
+                ranked[~own],
+                np.cumsum(weighed[~own]),
+                np.unique(codes[~out]).size,
+            )
+        )
+    return found
