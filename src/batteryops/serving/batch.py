@@ -89,7 +89,7 @@ class _Answered:
     refused: Mapping[int, str]
     request_id: str
     answered_at: datetime
-    latency_ms: float
+    besides_ms: float  # what answering took, but for what the models took of it
 
 
 class Batches:
@@ -169,7 +169,7 @@ class Batches:
         work = Work(len(questions), tuple(models))
         work.errors.update(questions.faults)
         vehicles = self._vehicles(questions.vehicles, models, lineup if model is None else None)
-        self._estimate(questions, vehicles, work, request_id)
+        took_ms = self._estimate(questions, vehicles, work, request_id)
         batch_id, versions, table = new_id(), work.versions(), work.logged(questions)
         answered_at, latency_ms = datetime.now(UTC), 1000.0 * (time.perf_counter() - arrived)
         record = partial(
@@ -206,7 +206,9 @@ class Batches:
             service.metrics.answered(one).inc(count)
             service.metrics.said_column(one, work.soh_of(one))
         if model is None and lineup.shadow is not None:
-            answered = _Answered(questions, work.errors, request_id, answered_at, latency_ms)
+            besides_ms = max(latency_ms - took_ms, 0.0)
+            refused = {at: why for at, why in work.errors.items() if at not in work.failed}
+            answered = _Answered(questions, refused, request_id, answered_at, besides_ms)
             self._show(lineup.shadow, answered)
         return answer, content
 
@@ -227,7 +229,7 @@ class Batches:
         work.errors.update(answered.refused)
         try:
             vehicles = self._vehicles(questions.vehicles, [shadow], None)
-            self._estimate(questions, vehicles, work, answered.request_id)
+            took_ms = self._estimate(questions, vehicles, work, answered.request_id)
             versions = work.versions(served=False)
             if not versions:  # it takes other assets
                 return
@@ -239,7 +241,7 @@ class Batches:
                     model_name=shadow.model_name,
                     model_versions=versions,
                     table=work.logged(questions),
-                    latency_ms=answered.latency_ms,
+                    latency_ms=answered.besides_ms + took_ms,
                 )
             )
             self._service.metrics.shadowed(shadow).inc(len(questions) - len(work.errors))
@@ -277,8 +279,13 @@ class Batches:
 
     def _estimate(
         self, questions: Questions, vehicles: Vehicles, work: Work, request_id: str
-    ) -> None:
-        """Ask each model for the rows of its vehicles."""
+    ) -> float:
+        """Ask each model for the rows of its vehicles.
+
+        Returns:
+            How long that took, ms.
+        """
+        began = time.perf_counter()
         model_of = vehicles.model[vehicles.codes]
         for row in np.flatnonzero(model_of == NOBODY).tolist():
             work.errors.setdefault(row, vehicles.errors[int(vehicles.codes[row])])
@@ -303,13 +310,24 @@ class Batches:
                 sound[list(wrong)] = False
                 rows, matrix = rows[sound], matrix[sound]
             codes = vehicles.codes[rows]
-            said = estimate_columns(
-                model.package,
-                matrix,
-                (vehicles.least_ah[codes], vehicles.largest_ah[codes]),
-                self._cores,
-                self._n_cores,
-            )
+            try:
+                said = estimate_columns(
+                    model.package,
+                    matrix,
+                    (vehicles.least_ah[codes], vehicles.largest_ah[codes]),
+                    self._cores,
+                    self._n_cores,
+                )
+            except Exception:  # a broken model takes nothing from the rows of another one
+                logger.exception(
+                    "version %s, %s, failed on a batch",
+                    model.version,
+                    model.role,
+                    extra={REQUEST_ID: request_id},
+                )
+                work.errors.update(dict.fromkeys(rows.tolist(), FAILED))
+                work.failed.update(dict.fromkeys(rows.tolist(), at))
+                continue
             work.capacity_ah[rows] = said.capacity_ah
             work.soh[rows] = said.capacity_ah / vehicles.nominal_ah[codes]
             work.low_ah[rows], work.high_ah[rows] = said.low_ah, said.high_ah
@@ -326,4 +344,6 @@ class Batches:
                     extra={REQUEST_ID: request_id},
                 )
                 work.errors[int(rows[place])] = FAILED
+                work.failed[int(rows[place])] = at
         work.forget_refused()
+        return 1000.0 * (time.perf_counter() - began)

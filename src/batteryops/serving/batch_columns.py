@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from batteryops.models.domain import Position
 from batteryops.records.batches import BatchVersion
+from batteryops.records.record import FAILED as NO_NUMBER
 from batteryops.serving.faults import VEHICLE
 from batteryops.serving.live_model import LiveModel
 from batteryops.serving.questions import Questions
@@ -51,6 +52,8 @@ class Work:
     high_ah: Floats = field(init=False)
     outside: dict[int, Position] = field(init=False, default_factory=dict)
     errors: dict[int, str] = field(init=False, default_factory=dict)
+    failed: dict[int, int] = field(init=False, default_factory=dict)
+    """Of the rows with an error those that a model gave no number for, and which model."""
 
     def __post_init__(self) -> None:
         self.model = np.full(self.count, NOBODY, dtype=np.int8)
@@ -76,10 +79,12 @@ class Work:
         return said
 
     def versions(self, *, served: bool = True) -> tuple[BatchVersion, ...]:
-        """The versions that answered, and whether that goes out."""
+        """The versions that were asked, and whether what they said goes out."""
+        asked = {*np.unique(self.model).tolist(), *self.failed.values()}
         return tuple(
             BatchVersion(model.version, model.role, model.fingerprint, served)
-            for model, _ in self.counts()
+            for at, model in enumerate(self.models)
+            if at in asked
         )
 
     def logged(self, questions: Questions) -> pl.DataFrame:
@@ -97,6 +102,11 @@ class Work:
             jointly[out] = [position.joint for position in self.outside.values()]
         if self.errors:
             status[list(self.errors)] = 2
+        asked = self.model
+        if self.failed:
+            status[list(self.failed)] = 3
+            asked = asked.copy()
+            asked[list(self.failed)] = list(self.failed.values())
         versions = [model.version for model in self.models]
         roles = [model.role for model in self.models]
         return pl.DataFrame(
@@ -108,7 +118,7 @@ class Work:
                 pl.Series("soh", self.soh, nan_to_null=refused),
                 pl.Series("low", self.low_ah, nan_to_null=refused),
                 pl.Series("high", self.high_ah, nan_to_null=refused),
-                _chosen("status", ["ok", "out_of_domain", None], status, pl.String),
+                _chosen("status", ["ok", "out_of_domain", None, NO_NUMBER], status, pl.String),
                 _said(
                     "outside",
                     {at: position.features for at, position in self.outside.items()},
@@ -116,8 +126,8 @@ class Work:
                     pl.List(pl.String),
                 ),
                 pl.Series("outside_jointly", jointly),
-                _chosen("version", [*versions, None], self.model, pl.String),
-                _chosen("role", [*roles, None], self.model, pl.String),
+                _chosen("version", [*versions, None], asked, pl.String),
+                _chosen("role", [*roles, None], asked, pl.String),
                 _said("error", self.errors, self.count, pl.String),
             ]
         )
@@ -140,20 +150,23 @@ def told(logged: pl.DataFrame, batch_id: str, *, withhold: bool) -> pl.DataFrame
     def given(name: str) -> pl.Expr:
         return pl.col(name) if clear else pl.when(numbers).then(name).otherwise(None)
 
+    def of_answered(name: str) -> pl.Expr:
+        return pl.col(name) if whole else pl.when(answered).then(name).otherwise(None)
+
     return logged.select(
         prediction_id=prediction_id
         if whole
         else pl.when(answered).then(prediction_id).otherwise(None),
         vehicle_id=VEHICLE,
-        status=pl.col("status") if whole else pl.col("status").fill_null("refused"),
+        status=of_answered("status").fill_null("refused"),
         soh=given("soh"),
         capacity_ah=given("capacity_ah"),
         low_ah="low",
         high_ah="high",
         outside="outside",
         outside_jointly="outside_jointly",
-        model_version="version",
-        role="role",
+        model_version=of_answered("version"),
+        role=of_answered("role"),
         error="error",
     )
 

@@ -16,6 +16,7 @@ import logging
 import math
 import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -24,8 +25,11 @@ from typing import Final, Protocol
 import orjson
 
 from batteryops.errors import RecordsError
+from batteryops.models.domain import Position
+from batteryops.models.package import Estimate
 from batteryops.records.group_commit import BadRowsError, QueueFullError, encode_time
 from batteryops.records.identifiers import new_id
+from batteryops.records.record import FAILED as NO_NUMBER
 from batteryops.records.rows import Row as Encoded
 from batteryops.serving.answer import document_of
 from batteryops.serving.body import read_object
@@ -42,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 _ENOUGH: Final = 16  # requests that are worth a turn of their own while a commit runs
 _COME_BACK_S: Final = 0.0001  # in which most of those who were answered together ask again
+_NOTHING: Final = Estimate(math.nan, math.nan, math.nan, Position(0.0))
 
 
 class Asked(Protocol):
@@ -71,13 +76,18 @@ class Asked(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Taken:
-    """A request on its way through the desk."""
+    """A request on its way through the desk.
+
+    `latency_ms` is from its arrival to the prediction; `model_ms` of it took the model, for all
+    that were asked of it together, as each waits for all of them.
+    """
 
     asked: Asked
     row: Row
     model: LiveModel
     prediction_id: str = ""
     latency_ms: float = 0.0
+    model_ms: float = 0.0
 
 
 class Desk:
@@ -156,11 +166,12 @@ class Desk:
             logger.exception("%d requests failed", len(taken))
             self._refuse(taken, ProblemError(plain(500), FAILED))
 
-    def _answer(self, taken: list[Taken], lineup: Lineup) -> None:
-        taken = self._answered(taken, lineup)
+    def _answer(self, asked: list[Taken], lineup: Lineup) -> None:
+        taken = self._answered(asked, lineup)
+        records = self._records(asked, taken, lineup)
         if not taken:
+            self._note(records)
             return
-        records = self._records(taken, lineup)
         if self._is_quiet(len(records)) and self._writer.write_now(records):
             self._reply(taken)
             if self._explainer is not None:
@@ -193,9 +204,11 @@ class Desk:
     def _answered(self, taken: list[Taken], lineup: Lineup) -> list[Taken]:
         """Ask the models; those that got a number."""
         for model in lineup.models():
-            rows = [one.row for one in taken if one.model is model]
-            if rows:
-                hits = model.estimate(rows)
+            own = [one for one in taken if one.model is model]
+            if own:
+                hits, took_ms = _ask(model, [one.row for one in own])
+                for one in own:
+                    one.model_ms = took_ms
                 if hits:
                     self._metrics.cache_hits(model).inc(hits)
         if all(math.isfinite(one.row.estimate.capacity_ah) for one in taken):
@@ -212,39 +225,61 @@ class Desk:
                 one.asked.refuse(ProblemError(plain(500), FAILED))
         return [one for one in taken if math.isfinite(one.row.estimate.capacity_ah)]
 
-    def _records(self, taken: list[Taken], lineup: Lineup) -> list[Encoded]:
-        """Write down what the models said."""
+    def _records(self, asked: list[Taken], taken: list[Taken], lineup: Lineup) -> list[Encoded]:
+        """Write down what the models said, and where one said nothing."""
         answered_at = encode_time(datetime.now(UTC))
         now = time.perf_counter()
-        records = []
-        for one in taken:
+        for one in asked:
             one.prediction_id = new_id()
             if not one.asked.request_id:
                 one.asked.request_id = one.prediction_id
             one.latency_ms = 1000.0 * (now - one.asked.arrived)
-            records.append(_encoded(one, one.row, one.model, answered_at, one.prediction_id))
+        records = [
+            _encoded(one, one.row, one.model, answered_at, one.prediction_id, one.latency_ms)
+            for one in taken
+        ]
         shadow = lineup.shadow
         if shadow is not None:
-            records += self._shadowed(taken, shadow, answered_at)
+            records += self._shadowed(asked, shadow, answered_at)
+        if len(taken) < len(asked):
+            records += [
+                _failure(one, one.row, one.model, answered_at, one.prediction_id, one.latency_ms)
+                for one in asked
+                if not math.isfinite(one.row.estimate.capacity_ah)
+            ]
         return records
 
-    def _shadowed(self, taken: list[Taken], shadow: LiveModel, answered_at: str) -> list[Encoded]:
-        """What the challenger would have said, where it takes the same features."""
+    def _shadowed(self, asked: list[Taken], shadow: LiveModel, answered_at: str) -> list[Encoded]:
+        """What the challenger would have said, where it takes the same features.
+
+        Its latency is what its answer would have taken: that of the answer which goes out, with the
+        time of the one model exchanged for the other's.
+        """
         pairs = [
             (one, row)
-            for one in taken
+            for one in asked
             if (row := shadow.same_question(one.row, one.model)) is not None
         ]
-        try:
-            shadow.estimate([row for _, row in pairs])
-        except Exception:  # the champion's answers go out all the same
-            logger.exception("version %s, which shadows, failed", shadow.version)
+        if not pairs:
             return []
-        pairs = [(one, row) for one, row in pairs if math.isfinite(row.estimate.capacity_ah)]
-        self._metrics.shadowed(shadow).inc(len(pairs))
-        return [
-            _encoded(one, row, shadow, answered_at, new_id(), served=False) for one, row in pairs
-        ]
+        _, took_ms = _ask(shadow, [row for _, row in pairs])
+        records = []
+        n_answered = 0
+        for one, row in pairs:
+            answered = math.isfinite(row.estimate.capacity_ah)
+            n_answered += answered
+            latency_ms = max(one.latency_ms - one.model_ms, 0.0) + took_ms
+            write = _encoded if answered else _failure
+            records.append(write(one, row, shadow, answered_at, new_id(), latency_ms, served=False))
+        self._metrics.shadowed(shadow).inc(n_answered)
+        return records
+
+    def _note(self, records: list[Encoded]) -> None:
+        """Have on record what nobody waits for."""
+        try:
+            self._writer.submit(records, _noted)
+        except RecordsError as error:
+            _noted(error)
 
     def _written(self, taken: list[Taken], error: BaseException | None) -> None:
         """The writer is done with these; called from its thread."""
@@ -304,12 +339,38 @@ class Desk:
             one.asked.refuse(problem)
 
 
-def _encoded(  # noqa: PLR0913 - who asked, what was answered, by whom
+def _ask(model: LiveModel, rows: list[Row]) -> tuple[int, float]:
+    """Have a model answer; a row that it crashes at has no number then, and the others have theirs.
+
+    Returns:
+        How many were known from the cache, and how long it took, ms.
+    """
+    began = time.perf_counter()
+    try:
+        hits = model.estimate(rows)
+    except Exception:  # a broken model takes nothing from those whom another one answers
+        logger.exception("version %s, %s, failed", model.version, model.role)
+        hits = 0
+        for row in rows:
+            row.estimate = _NOTHING
+            if len(rows) > 1:
+                with suppress(Exception):
+                    hits += model.estimate([row])
+    return hits, 1000.0 * (time.perf_counter() - began)
+
+
+def _noted(error: BaseException | None) -> None:
+    if error is not None:
+        logger.warning("questions that got no number are not on record: %s", error)
+
+
+def _encoded(  # noqa: PLR0913, PLR0917 - who asked, what was answered, by whom
     one: Taken,
     row: Row,
     model: LiveModel,
     answered_at: str,
     prediction_id: str,
+    latency_ms: float,
     *,
     served: bool = True,
 ) -> Encoded:
@@ -328,7 +389,7 @@ def _encoded(  # noqa: PLR0913 - who asked, what was answered, by whom
         orjson.dumps(dict(zip(model.names, row.values, strict=True))).decode(),
         estimate.capacity_ah,
         row.soh,
-        one.latency_ms,
+        latency_ms,
         estimate.low_ah,
         estimate.high_ah,
         "ok" if position.inside else "out_of_domain",
@@ -336,6 +397,43 @@ def _encoded(  # noqa: PLR0913 - who asked, what was answered, by whom
         int(position.joint),
         None,
         int(row.cached),
+        int(served),
+        None,
+        None,
+    )
+
+
+def _failure(  # noqa: PLR0913, PLR0917 - as `_encoded`
+    one: Taken,
+    row: Row,
+    model: LiveModel,
+    answered_at: str,
+    prediction_id: str,
+    latency_ms: float,
+    *,
+    served: bool = False,
+) -> Encoded:
+    """The record of a question that a model gave no number for; it holds zeros, which mean none."""
+    return (
+        prediction_id,
+        one.asked.request_id,
+        answered_at,
+        row.vehicle_id,
+        model.model_name,
+        model.version,
+        model.fingerprint,
+        model.role,
+        orjson.dumps(dict(zip(model.names, row.values, strict=True))).decode(),
+        0.0,
+        0.0,
+        latency_ms,
+        None,
+        None,
+        NO_NUMBER,
+        "[]",
+        0,
+        None,
+        0,
         int(served),
         None,
         None,
