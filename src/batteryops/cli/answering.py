@@ -123,7 +123,7 @@ def refresh(
     from batteryops.lifecycle.refreshing import refresh_server
 
     serving = settings_of(config, home).serving
-    told = refresh_server(url or f"http://{serving.host}:{serving.port}", _secret(key_file))
+    told = refresh_server(url or f"http://{serving.host}:{serving.port}", read_secret(key_file))
     if as_json:
         terminal.print_json(told)
         return
@@ -138,7 +138,7 @@ def refresh(
         terminal.say(f"the registry does not answer: {told['registry']['problem']}")
 
 
-def _secret(key_file: Path | None) -> str:
+def read_secret(key_file: Path | None) -> str:
     """A key that is to sign; never an argument, which others on the machine could read."""
     if key_file is None:
         typed: str = typer.prompt("API key", hide_input=True, err=True)

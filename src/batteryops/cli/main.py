@@ -11,6 +11,7 @@ from batteryops.cli import (
     answering,
     baseline,
     compression,
+    controller,
     data,
     fleet,
     incidents,
@@ -19,7 +20,9 @@ from batteryops.cli import (
     model,
     monitoring,
     packs,
+    retraining,
     system,
+    trials,
 )
 from batteryops.errors import BatteryOpsError
 
@@ -44,6 +47,8 @@ app.add_typer(baseline.app, name="baseline", rich_help_panel="Fleet")
 app.add_typer(fleet.app, name="fleet", rich_help_panel="Fleet")
 app.command(rich_help_panel="Registry")(model.versions)
 app.command(rich_help_panel="Registry")(model.promote)
+app.command(rich_help_panel="Registry")(trials.rollback)
+app.command(rich_help_panel="Registry")(trials.ab)
 app.command(rich_help_panel="Answers")(answering.predict)
 app.command(rich_help_panel="Answers")(answering.serve)
 app.command(rich_help_panel="Answers")(answering.refresh)
@@ -51,6 +56,8 @@ app.add_typer(keys.app, name="keys", rich_help_panel="Answers")
 app.command(rich_help_panel="Watch")(monitoring.drift)
 app.command(rich_help_panel="Watch")(monitoring.monitor)
 app.add_typer(labels.app, name="labels", rich_help_panel="Watch")
+app.command(rich_help_panel="Loop")(controller.controller)
+app.add_typer(retraining.app, name="retrain", rich_help_panel="Loop")
 app.command(rich_help_panel="Record")(system.audit)
 app.add_typer(incidents.app, name="incidents", rich_help_panel="Record")
 

@@ -1,21 +1,28 @@
 """Commands on models: features, train, evaluate, validate, versions, promote."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from batteryops.cli import findings, terminal
+from batteryops.cli.answering import read_secret
 from batteryops.cli.options import (
     Algorithm,
     Config,
     Features,
     Home,
     Json,
+    KeyFile,
+    Servers,
     Source,
     View,
     settings_of,
 )
+from batteryops.cli.trials import show_servers
+
+if TYPE_CHECKING:
+    from batteryops.lifecycle.servers import ServerState
 
 
 def features(
@@ -367,22 +374,39 @@ def promote(
     reason: Annotated[
         str | None, typer.Option("--reason", help="Why; needed with --force, kept in the ledger.")
     ] = None,
+    server: Servers = None,
+    key_file: KeyFile = None,
     config: Config = None,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Put a version in service. One that failed a gate needs --force and --reason."""
-    from batteryops.lifecycle.promotion import promote as put_in_service
+    """Put a version in service. One that failed a gate needs --force and --reason.
 
-    promoted = put_in_service(version, settings_of(config, home), to=to, force=force, reason=reason)
+    Exit 1 also when it is champion, but a running server does not answer with it yet.
+    """
+    from batteryops.lifecycle.promotion import promote as put_in_service
+    from batteryops.lifecycle.servers import wait_until_served
+
+    settings = settings_of(config, home)
+    secret = None if key_file is None else read_secret(key_file)
+    promoted = put_in_service(version, settings, to=to, force=force, reason=reason)
+    servers: tuple[ServerState, ...] = ()
+    if to == "champion":
+        fingerprint = promoted.entry.details["package_fingerprint"]
+        servers = wait_until_served(settings, version, fingerprint, urls=server, secret=secret)
     if as_json:
-        terminal.print_json(promoted.to_json())
+        told = {"servers": [one.to_json() for one in servers]} if servers else {}
+        terminal.print_json(promoted.to_json() | told)
     else:
         stands = "archived" if to == "champion" else "a candidate again"
         before = f"; version {promoted.replaced} is {stands}" if promoted.replaced else ""
         terminal.say(f"version {version} is @{to}{before} (ledger line {promoted.entry.sequence})")
-        if to == "champion":
-            terminal.say("a server that is running answers with it once it is started again")
+        if servers:
+            show_servers(servers)
+        elif to == "champion":
+            terminal.say("a server that is running and follows the registry answers with it soon")
+    if not all(one.served for one in servers):
+        raise typer.Exit(1)
 
 
 __all__ = ["evaluate", "features", "promote", "train", "validate", "versions"]

@@ -48,6 +48,23 @@ Algorithm = Annotated[
 ]
 Model = Annotated[str, typer.Option("--model", help="Package folder, version, or alias.")]
 
+Servers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--server",
+        help="A running server to ask, http://HOST:PORT; may be given often.",
+        show_default="retraining.servers of the settings",
+    ),
+]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--key-file",
+        help="Holds an API key of scopes predict and admin for the servers; - is standard input.",
+        show_default="none, for servers without doors",
+    ),
+]
+
 
 def settings_of(config: Path | None, home: Path | None) -> "Settings":
     """The settings in force for this command."""

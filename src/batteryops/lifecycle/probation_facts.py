@@ -13,6 +13,7 @@ from batteryops.lifecycle.probation import ProbationFacts
 from batteryops.lifecycle.trials import Version, open_version, replayed_pairs
 from batteryops.records.ledger import Ledger
 from batteryops.records.predictions import PredictionLog
+from batteryops.registry.versions import CHAMPION
 from batteryops.settings import Settings
 
 
@@ -45,7 +46,7 @@ def probation_facts(
     if not since <= until:
         raise DataError(f"a probation from {since} to {until}; expected an earlier time first")
     mine = open_version(settings, version)
-    asked, failed, out_of_range = _counts(settings, mine.package.fingerprint, since, until)
+    asked, failed, out_of_range = _counts(settings, mine, since, until)
     former = _former(settings, version) if before is None else before
     return ProbationFacts(
         days=(until - since) / timedelta(days=1),
@@ -65,7 +66,7 @@ def _former(settings: Settings, version: int) -> int | None:
 
 
 def _counts(
-    settings: Settings, fingerprint: str, since: datetime, until: datetime
+    settings: Settings, mine: Version, since: datetime, until: datetime
 ) -> tuple[int, int, int]:
     """Questions asked of the champion, those that got no number, and impossible answers."""
     asked = failed = out_of_range = 0
@@ -73,7 +74,9 @@ def _counts(
     with closing(PredictionLog(settings.predictions_url)) as log:
         for frame in log.frames(since, until, failed=True):
             own = frame.filter(
-                pl.col("package_fingerprint") == fingerprint, pl.col("role") == "champion"
+                pl.col("model_version") == str(mine.number),
+                pl.col("package_fingerprint") == mine.package.fingerprint,
+                pl.col("role") == CHAMPION,
             )
             answered = own.filter(pl.col("status") != "failed")
             asked += own.height

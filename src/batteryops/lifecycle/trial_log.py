@@ -40,10 +40,12 @@ class Contender:
 
     Args:
         role: `champion` or `challenger` of the trial, whatever it stood for when it answered.
-        fingerprint: of its package, as rows of the log have it.
+        version: its number, as rows of the log have it.
+        fingerprint: of its package, likewise.
     """
 
     role: str
+    version: str
     fingerprint: str
 
 
@@ -80,16 +82,25 @@ class LiveAnswers:
 
     def add(self, frame: pl.DataFrame) -> None:
         """Take a chunk, as `PredictionLog.frames(..., failed=True)` yields it."""
-        roles = {one.fingerprint: one.role for one in self.contenders}
-        rows = frame.filter(pl.col("package_fingerprint").is_in(list(roles))).with_columns(
-            by=pl.col("package_fingerprint").replace_strict(roles, return_dtype=pl.String),
-            failed=pl.col("status") == "failed",
-            question=pl.struct(
-                "request_id",
-                "answered_at",
-                "vehicle_id",
-                pl.col("prediction_id").str.extract(":(.*)$"),  # the row of a batch
-            ).hash(),
+        by = pl.coalesce(
+            pl.when(
+                pl.col("model_version") == one.version,
+                pl.col("package_fingerprint") == one.fingerprint,
+            ).then(pl.lit(one.role))
+            for one in self.contenders
+        )
+        rows = (
+            frame.with_columns(by=by)
+            .filter(pl.col("by").is_not_null())
+            .with_columns(
+                failed=pl.col("status") == "failed",
+                question=pl.struct(
+                    "request_id",
+                    "answered_at",
+                    "vehicle_id",
+                    pl.col("prediction_id").str.extract(":(.*)$"),  # the row of a batch
+                ).hash(),
+            )
         )
         if rows.is_empty():
             return

@@ -314,7 +314,9 @@ def _live(
     unseen_since: datetime,
 ) -> LiveAnswers:
     tolerance = timedelta(days=settings.monitoring.label_tolerance_days)
-    contenders = tuple(Contender(role, one.package.fingerprint) for role, one in versions.items())
+    contenders = tuple(
+        Contender(role, str(one.number), one.package.fingerprint) for role, one in versions.items()
+    )
     with closing(PredictionLog(settings.predictions_url)) as log:
         received = Labels.beside(log).frame(unseen_since - _NEIGHBOURS, corrected=True)
         labels = label_table(received.filter(pl.col("received_at") < until), tolerance=tolerance)
