@@ -316,8 +316,11 @@ def fit_residual_process(
 def _alike(
     positions: Floats, residuals: Floats, codes: NDArray[np.intp]
 ) -> list[tuple[Floats, Floats]]:
-    """Positions (m,), from 0, and residuals (m, k) of the k assets that have them: they share one
-    covariance."""
+    """Assets measured at the same distances, which share one covariance.
+
+    Returns:
+        Positions (m,), from 0, and the residuals (m, k) of the k assets that have them.
+    """
     found: dict[bytes, tuple[Floats, list[Floats]]] = {}
     for code in np.unique(codes):
         rows = _spaced(np.flatnonzero(codes == code))
