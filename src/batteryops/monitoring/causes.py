@@ -24,8 +24,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from batteryops.monitoring.changes import changes, names_explained
 from batteryops.monitoring.counts import Counts
-from batteryops.monitoring.diagnosis import UNKNOWN, Found, diagnose
+from batteryops.monitoring.diagnosis import NEW_CHEMISTRY, UNKNOWN, Found, diagnose
 from batteryops.monitoring.drift_detection import (
     DEFAULT_LIMITS,
     DriftLimits,
@@ -33,8 +34,9 @@ from batteryops.monitoring.drift_detection import (
     FeatureDrift,
 )
 from batteryops.monitoring.pairs import Pair, Sample
+from batteryops.monitoring.quantities import is_level
 from batteryops.monitoring.reference import PREDICTION, Reference
-from batteryops.monitoring.sensor_faults import SHARE, Fault, fault_of
+from batteryops.monitoring.sensor_faults import SHARE, Fault, distance, fault_of
 from batteryops.monitoring.ties import means
 
 DRIFTS: Final = ("warning", "alert")
@@ -42,6 +44,9 @@ DRIFTS: Final = ("warning", "alert")
 _FAR: Final = 4.0
 _WORTH: Final = 0.5
 _FEW: Final = 3
+_RARE: Final = 0.1
+_FEW_ROWS: Final = 30
+_HALF: Final = 0.5
 
 
 def explain(
@@ -107,11 +112,18 @@ def _causes(
     assert after is not None  # noqa: S101 - the caller looked
     names = before.names
     pair = Pair(
-        names, Sample.of(before, names), Sample.of(after, names), before.by_asset and after.by_asset
+        names,
+        Sample.of(before, names),
+        Sample.of(after, names),
+        before.by_asset and after.by_asset,
+        complete=reference.assets is None or reference.assets <= before.assets.height,
     )
     faults, pair = _without_faults(pair, drifting, sentinels)
     left = [name for name in drifting if name not in faults]
-    found = diagnose(pair, left, limits.psi_warning)
+    changed, pair = _without_changes(pair, left)
+    left = [name for name in left if name not in changed]
+    found = _of_new_assets(pair, left, limits) or diagnose(pair, left, limits.psi_warning)
+    found = {**found, **changed}
     if any(found[name].cause == UNKNOWN for name in left):
         found = {**found, **_of_some_assets(pair, left, found, limits)}
     found = {**found, **_missing(pair, left, found, drifting)}
@@ -136,10 +148,70 @@ def _without_faults(
             continue
         place = pair.names.index(name)
         fault = fault_of(name, pair.before.column(place), pair.after.column(place), sentinels)
-        if fault is not None:
+        if fault is not None and not _is_of_others(pair, name, fault):
             faults[name] = fault
             values[:, place] = fault.values
     return faults, replace(pair, after=replace(pair.after, values=values))
+
+
+def _is_of_others(pair: Pair, name: str, fault: Fault) -> bool:
+    """Whether a time repeats itself in batteries that are new to the reference, and only there.
+
+    Another kind of battery may pass a voltage between the same two samples always.
+    """
+    if fault.kind != "stuck" or is_level(name) or not pair.by_asset:
+        return False
+    struck = np.isnan(fault.values) & ~np.isnan(pair.after.values[:, pair.names.index(name)])
+    weights = pair.after.weights
+    new, known, joined = (
+        float(weights[rows].sum())
+        for rows in (struck & pair.is_new, struck & pair.is_known, pair.is_new)
+    )
+    return known < _RARE * (new + known) and new > _HALF * joined
+
+
+def _without_changes(pair: Pair, drifting: Sequence[str]) -> tuple[dict[str, Found], Pair]:
+    """Another cooling or software, and the samples without them."""
+    found = changes(pair, drifting)
+    told = {
+        name: Found(change.cause, change.detail) for name, change in names_explained(found).items()
+    }
+    return told, found[-1].pair if found else pair
+
+
+def _of_new_assets(pair: Pair, left: list[str], limits: DriftLimits) -> dict[str, Found]:
+    """Causes where assets of another chemistry joined: of these, and of the others apart.
+
+    Assets that the reference does not know are compared with those that it knows and that drive at
+    the same time, in the same weather. Empty where no other chemistry is among them.
+    """
+    share = 1.0 - pair.known_assets
+    known, new = pair.after.only(pair.is_known), pair.after.only(pair.is_new)
+    if not SHARE <= share < 1.0 - SHARE or min(known.weights.size, new.weights.size) < _FEW_ROWS:
+        return {}
+    joined = diagnose(replace(pair, before=known, after=new), left, limits.psi_warning)
+    others = [name for name in left if joined[name].cause != NEW_CHEMISTRY]
+    if len(others) == len(left):
+        return {}
+    alone = replace(pair, after=known)
+    detail = f"of {share:.0%} of the rows: {joined[_other(left, others)].detail}"
+    told = {name: Found(NEW_CHEMISTRY, detail) for name in left}
+    still = [name for name in left if name == PREDICTION or _drifts_too(pair, alone, name)]
+    return {**told, **diagnose(alone, still, limits.psi_warning)}
+
+
+def _other(left: list[str], others: list[str]) -> str:
+    return next(name for name in left if name not in others)
+
+
+def _drifts_too(pair: Pair, alone: Pair, name: str) -> bool:
+    """Whether a feature drifts about as far where the new assets are left out."""
+    place = pair.names.index(name)
+    before = pair.before.column(place)
+    whole, part = (
+        distance(before, side.after.values[:, place], side.after.weights) for side in (pair, alone)
+    )
+    return part > _HALF * whole
 
 
 def _of_some_assets(

@@ -16,8 +16,10 @@ from batteryops.monitoring.quantities import (
 )
 from batteryops.monitoring.reference import PREDICTION
 from batteryops.monitoring.sensor_faults import distance
+from batteryops.monitoring.ties import means
 
 UNKNOWN: Final = "unknown"
+NEW_CHEMISTRY: Final = "new_chemistry"
 
 _FALL: Final = 0.3
 _TOGETHER: Final = 2
@@ -25,6 +27,8 @@ _EXPLAINED: Final = 0.5
 _PSI_EXPLAINED: Final = 0.4
 _MOST: Final = 0.5
 _HEATING: Final = 1.25
+_BEGINS: Final = 0.25  # of what a temperature moved: so much the start may have moved
+_LIKELY: Final = 0.3  # of what a level moved
 _CHANCE: Final = 1.358  # Kolmogorov's distance that like samples exceed in one case of twenty
 
 
@@ -160,10 +164,10 @@ def _followed(pair: Pair, axes: Axes, drifted: list[str], warning: float) -> dic
             parts["ageing"] = shifts[place] - by_both[place]
         cause = max(parts, key=lambda part: parts[part] * np.sign(shifts[place]))
         wanted = shifts[place]
-        told = sum(parts.values())
+        sum_told = sum(parts.values())
         real = axes.climate or axes.mode or cause == "ageing"
-        scale = np.clip(wanted / told, *SCALES) if real and told else 1.0
-        explained = abs(wanted - scale * told) <= _EXPLAINED * abs(wanted)
+        scale = np.clip(wanted / sum_told, *SCALES) if real and sum_told else 1.0
+        explained = abs(wanted - scale * sum_told) <= _EXPLAINED * abs(wanted)
         if explained and abs(wanted) > SMALL and parts[cause] * wanted > 0:
             found[name] = Found(
                 cause,
@@ -173,31 +177,52 @@ def _followed(pair: Pair, axes: Axes, drifted: list[str], warning: float) -> dic
         again = _by_strata(pair, place, load, warm, warning)
         if again is not None:
             found[name] = again
-    found |= _of_the_world(pair, axes, drifted, found, by_both)
+    told = {"operating_mode": by_load, "climate": by_both - by_load}
+    found |= _of_the_world(pair, axes, drifted, found, told)
     return found | _axes_themselves(pair, axes, drifted, by_load, found)
 
 
 def _of_the_world(
-    pair: Pair, axes: Axes, drifted: list[str], found: Mapping[str, Found], told: Floats
+    pair: Pair,
+    axes: Axes,
+    drifted: list[str],
+    found: Mapping[str, Found],
+    told: Mapping[str, Floats],
 ) -> dict[str, Found]:
-    """What is left where the world did change: of features that are no level, its likely cause.
+    """What is left where the world did change: its likely cause.
 
     A time or a difference takes part in everything that happens, and ties are not exact. It is
     said to be of the world where it moved the way it should, if not as far, or where only its
-    spread changed.
+    spread changed. So is a voltage, of which some part must follow: resistances rise faster in the
+    cold, and under more load, than any straight line.
+
+    Args:
+        pair: both samples.
+        axes: what moved for itself.
+        drifted: names of the features.
+        found: what is explained already.
+        told: by how much each column should have moved, by cause.
     """
-    causes = {had.cause for had in found.values() if had.cause != "ageing"}
-    if not (axes.climate or axes.mode) or len(causes) != 1:
+    if not (axes.climate or axes.mode):
         return {}
-    (cause,) = causes
+    causes = {had.cause for had in found.values() if had.cause != "ageing"}
+    whole = np.sum([*told.values()], axis=0)
     left = {}
     for name in drifted:
         place = pair.names.index(name)
         shift = pair.shifts[place]
-        if name in found or name == PREDICTION or is_level(name):
+        if name in found or name == PREDICTION:
             continue
-        if abs(shift) <= SMALL or shift * told[place] > 0:
-            left[name] = Found(cause, "likely, as the others; it did not follow exactly")
+        if is_level(name):
+            parts = {cause: part[place] / shift if shift else 0.0 for cause, part in told.items()}
+            cause = max(parts, key=lambda cause: parts[cause])
+            if sensor_of(name) != "voltage" or parts[cause] < _LIKELY:
+                continue
+        elif len(causes) == 1 and (abs(shift) <= SMALL or shift * whole[place] > 0):
+            (cause,) = causes
+        else:
+            continue
+        left[name] = Found(cause, "likely, as the others; it did not follow exactly")
     return left
 
 
@@ -267,8 +292,11 @@ def _axes_themselves(
         place = pair.names.index(name)
         if sensor == "current" and axes.mode:
             found[name] = Found("operating_mode", "the load changed, and the others followed it")
-        if sensor == "temperature" and (axes.climate or (axes.climate is None and axes.mode)):
-            heated = (
+        as_warm = bool(axes.mode) and _begin_as_warm(pair, place)
+        if sensor == "temperature" and (
+            axes.climate or as_warm or (axes.climate is None and axes.mode)
+        ):
+            heated = as_warm or (
                 axes.mode
                 and by_load[place] * pair.shifts[place] > 0
                 and abs(pair.shifts[place] - by_load[place]) <= _EXPLAINED * abs(pair.shifts[place])
@@ -279,6 +307,17 @@ def _axes_themselves(
                 else Found("climate", "the temperature changed, and the others followed it")
             )
     return found
+
+
+def _begin_as_warm(pair: Pair, place: int) -> bool:
+    """Whether a temperature moved by what batteries warm, and records begin as warm as before."""
+    starts = pair.starts
+    if starts is None:
+        return False
+    moved = means(starts[1][:, None], pair.after.weights) - means(
+        starts[0][:, None], pair.before.weights
+    )
+    return bool(abs(moved[0]) <= _BEGINS * abs(pair.shifts[place] * pair.scale.width[place]))
 
 
 def _by_themselves(pair: Pair, axes: Axes, left: list[str]) -> dict[str, Found]:
@@ -312,7 +351,7 @@ def _joint(pair: Pair, features: list[str]) -> Found:
     together = "moved together, "
     if pair.by_asset and pair.known_assets < _MOST:
         return Found(
-            "new_chemistry",
+            NEW_CHEMISTRY,
             f"{together}of assets that the reference does not know, and neither temperature, load "
             "nor age explains it",
         )

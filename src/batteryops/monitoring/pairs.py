@@ -12,6 +12,11 @@ from batteryops.monitoring.context import Context
 from batteryops.monitoring.sensor_faults import Values
 from batteryops.monitoring.ties import Scale, followed, means
 
+RISE: Final = "delta_T_C"
+"""The feature that says by how much a battery warmed."""
+
+HIGHEST: Final = "temperature_C_max"
+
 _BANDS: Final = 5
 _OVERLAP: Final = 0.8
 _HALF_A_ROW: Final = 0.5
@@ -63,6 +68,8 @@ class Pair:
         before: of the reference.
         after: current.
         by_asset: whether it is known on both sides whose rows they are.
+        complete: whether the reference's sample holds all of its assets; otherwise it holds those
+            with the smallest hashes, and of others nothing is known.
         scale: of the reference's values.
     """
 
@@ -70,6 +77,7 @@ class Pair:
     before: Sample
     after: Sample
     by_asset: bool
+    complete: bool = True
     scale: Scale = field(init=False)
 
     def __post_init__(self) -> None:
@@ -90,11 +98,49 @@ class Pair:
 
     @cached_property
     def known_assets(self) -> float:
-        """Share of the current rows whose asset the reference has too; 0 where none is known."""
+        """Share of the current rows whose asset the reference has too; 0 where none is known.
+
+        Where the reference's sample has no room for all assets, only those count that would be in
+        it.
+        """
         if not self.by_asset:
             return 0.0
-        same = np.isin(self.after.assets, self.before.assets)
-        return float(self.after.weights[same].sum() / self.after.weights.sum())
+        known, new = (
+            float(self.after.weights[rows].sum()) for rows in (self.is_known, self.is_new)
+        )
+        return known / (known + new) if known else 0.0
+
+    @cached_property
+    def is_known(self) -> NDArray[np.bool_]:
+        """Current rows (m,) of assets that the reference has too."""
+        known: NDArray[np.bool_] = np.isin(self.after.assets, self.before.assets)
+        return known
+
+    @cached_property
+    def is_new(self) -> NDArray[np.bool_]:
+        """Current rows (m,) of assets that the reference does not have, as far as can be told."""
+        return (self.after.assets <= self._last_asset) & ~self.is_known
+
+    @property
+    def _last_asset(self) -> int:
+        """The largest hash that the reference's sample would hold, if it were of an asset of it."""
+        if self.complete or not self.before.assets.size:
+            return int(np.iinfo(np.uint32).max)
+        return int(self.before.assets.max())
+
+    @cached_property
+    def starts(self) -> tuple[Floats, Floats] | None:
+        """Temperatures at the beginning of the records of both sides (n,): highest less rise, degC.
+
+        None where one of them is no feature.
+        """
+        if RISE not in self.names or HIGHEST not in self.names:
+            return None
+        rise, highest = self.names.index(RISE), self.names.index(HIGHEST)
+        before, after = (
+            side.values[:, highest] - side.values[:, rise] for side in (self.before, self.after)
+        )
+        return before, after
 
     @cached_property
     def later(self) -> bool | None:

@@ -87,7 +87,7 @@ class TimeLapsePlan:
     trips_per_week: float = 5.0
     label_share: float = 0.4
     asked_share: float = 0.9
-    new_share: float = 0.25
+    new_share: float = 0.3
 
     def __post_init__(self) -> None:
         """Refuse nonsense at the door."""
@@ -121,7 +121,7 @@ class TimeLapsePlan:
             start=(START - timedelta(days=self.history_days)).date(),
             mean_days_between=gap,
             sample_interval_s=30.0,
-            rest_s=(600.0, 1200.0),
+            rest_s=(885.0, 915.0),  # recorders go to sleep a quarter of an hour after the load
             noise=SensorNoise(capacity_share=0.0),  # labels get theirs where they are measured
         )
 
@@ -256,8 +256,8 @@ def make_world(plan: TimeLapsePlan) -> tuple[World, Truth]:
 
     Examples:
         >>> world, truth = make_world(TimeLapsePlan(vehicles=10, weeks=2, history_weeks=1))
-        >>> world.trips(0).columns[:4], len(truth.injections)
-        (['asset_id', 'op_index', 'at', 'voltage_V_mean'], 1)
+        >>> world.trips(0).columns[:3], len(truth.injections)
+        (['asset_id', 'op_index', 'voltage_V_mean'], 1)
     """
     seeds = np.random.SeedSequence(plan.seed).spawn(2)
     injections = _injections(plan, default_rng(seeds[0]))
@@ -313,7 +313,7 @@ def _events(plan: TimeLapsePlan, injections: tuple[Injection, ...]) -> list[Even
     joins = days.get(NEW_CHEMISTRY, _day(plan, plan.weeks + 1))
     events: list[Event] = [NewChemistry(joins, "LFP")]
     if ROUTES in days:
-        events.append(RouteChange(days[ROUTES], c_rate=(1.0, 2.0)))
+        events.append(RouteChange(days[ROUTES], c_rate=(0.8, 1.5)))
     if THERMAL in days:
         events.append(ThermalManagement(days[THERMAL], factor=2.5))
     if WINTER in days:
