@@ -21,7 +21,8 @@ from batteryops.lifecycle.monitoring import run_monitoring
 from batteryops.lifecycle.progress import Progress
 from batteryops.lifecycle.retraining_facts import DECISION, Observed, gather
 from batteryops.lifecycle.retraining_steps import Loop, abandon, advance, note
-from batteryops.lifecycle.triggers import Decision, TriggerRules, decide, overtakes
+from batteryops.lifecycle.triggers import Decision, Facts, TriggerRules, decide, overtakes
+from batteryops.monitoring.changes import SOFTWARE
 from batteryops.records.leases import Lease, Leases
 from batteryops.records.ledger import LABELS_REQUESTED, Ledger
 from batteryops.records.monitoring_runs import MONITOR, MonitoringRuns
@@ -147,17 +148,21 @@ def _decide(loop: Loop) -> tuple[Decision, RetrainingRun | None]:
             ledger.append(
                 LABELS_REQUESTED, settings.registry.model_name, {"reason": decision.reason}
             )
-    return decision, _begin(loop, decision)
+    return decision, _begin(loop, decision, facts)
 
 
-def _begin(loop: Loop, decision: Decision) -> RetrainingRun | None:
+def _begin(loop: Loop, decision: Decision, facts: Facts) -> RetrainingRun | None:
     if decision.action != "retrain" or decision.trigger is None:
         return None
     run = loop.runs.start(
         trigger=decision.trigger,
         reason=decision.reason,
         at=loop.now,
-        document={"fired": decision.to_json()["fired"]},
+        document={
+            "fired": decision.to_json()["fired"],
+            "changed": [name for name, found in facts.drift.items() if found.cause == SOFTWARE],
+            "asked_since": facts.drift_since and facts.drift_since.isoformat(),
+        },
         lease=loop.lease,
         requests=loop.runs.requests() if decision.trigger == "manual" else (),
     )

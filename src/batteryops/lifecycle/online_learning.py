@@ -6,9 +6,9 @@ the current model stays, and nothing is registered.
 """
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,15 +29,19 @@ from batteryops.lifecycle.preparation import check_prepared, refuse_wrong_units
 from batteryops.lifecycle.progress import Progress
 from batteryops.lifecycle.promotion import Promoted
 from batteryops.lifecycle.promotion import promote as put_in_service
+from batteryops.lifecycle.realignment import Realignment, find_realignments, realign
 from batteryops.lifecycle.training_rows import rows_of
 from batteryops.lifecycle.update_choice import Chosen, Parent, choose_online, choose_update
-from batteryops.lifecycle.update_package import draft_update, labels_until
+from batteryops.lifecycle.update_package import draft_update, labels_until, realignments
 from batteryops.lifecycle.update_rows import UpdateRows, rows_together
 from batteryops.models.strategies import Comparison
+from batteryops.records.labels import CLOCKS_DIFFER
+from batteryops.records.predictions import PredictionLog
 from batteryops.registry.mlflow_tracking import CHAMPION, ModelVersion
 from batteryops.schema import LABEL
 from batteryops.settings import Settings
 
+_LATELY: Final = timedelta(weeks=8)  # what was asked before says nothing of an update now
 _NOT_ACCEPTED: Final = "there is no update to register: the current model stays, as {reason}"
 
 
@@ -121,7 +125,12 @@ class LearnedOnline:
 
 
 def update_model(
-    settings: Settings, progress: Progress, *, until: datetime, run_id: str | None = None
+    settings: Settings,
+    progress: Progress,
+    *,
+    until: datetime,
+    run_id: str | None = None,
+    changed: Sequence[str] = (),
 ) -> Updated:
     """Bring the champion up to date with the labels that came since it was made. Registers nothing.
 
@@ -130,6 +139,8 @@ def update_model(
         progress: told what is being done.
         until: first time of arrival of a label that is not learned from any more, with a zone.
         run_id: of the retraining that this is for.
+        changed: features that software computes otherwise by now, as drift said: rows of before
+            are realigned.
 
     Returns:
         The update, or why the current model stays: there is no label, or all are of one vehicle;
@@ -142,7 +153,7 @@ def update_model(
         RecordsError: the prediction log is out of reach.
         SettingsError: a parameter is unknown or out of range.
     """
-    attempt = _Attempt.begin(settings, progress, run_id)
+    attempt = replace(_Attempt.begin(settings, progress, run_id), changed=tuple(changed))
     labels = _from_log(attempt, until)
     return attempt.settle(labels, choose_update)
 
@@ -243,6 +254,7 @@ class _Attempt:
     parent: Parent
     run_id: str | None
     started: float
+    changed: tuple[str, ...] = ()
 
     @classmethod
     def begin(cls, settings: Settings, progress: Progress, run_id: str | None) -> "_Attempt":
@@ -299,8 +311,31 @@ class _Attempt:
                 "there are no new labels to learn from"
                 + (f": {sum(dropped.values())} were left out ({left})" if dropped else "")
             )
-        old = rows_of(self.parent.package, self.settings)
-        return rows_together(old, labels.table, self.parent.package.view, self.settings)
+        package = self.parent.package
+        known = realignments(package)
+        found: tuple[Realignment, ...] = ()
+        old, new = rows_of(package, self.settings), realign(labels.table, known)
+        if self.changed:
+            self.progress.step("realign rows of before a software update")
+            found = find_realignments(
+                package.view,
+                self.changed,
+                old,
+                realign(self._asked(), known),
+                seed=self.settings.training.seed,
+            )
+            old, new = realign(old, found), realign(new, found)
+        rows = rows_together(old, new, package.view, self.settings)
+        return replace(rows, realigned=(*known, *found))
+
+    def _asked(self) -> pl.DataFrame:
+        """What was asked lately, of before and after an update of some library."""
+        now = datetime.now(UTC)
+        names = self.parent.package.view.names
+        with PredictionLog(self.settings.predictions_url) as log:
+            frames = log.frames(now - _LATELY, now + CLOCKS_DIFFER, features=names)
+            served = [frame.filter("served").select("answered_at", *names) for frame in frames]
+        return pl.concat(served) if served else pl.DataFrame()
 
 
 def _from_log(attempt: _Attempt, until: datetime) -> _Labels:

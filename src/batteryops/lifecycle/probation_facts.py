@@ -17,13 +17,14 @@ from batteryops.registry.versions import CHAMPION
 from batteryops.settings import Settings
 
 
-def probation_facts(
+def probation_facts(  # noqa: PLR0913 - a version, its span, and what it is compared with
     settings: Settings,
     version: int,
     since: datetime,
     until: datetime,
     *,
     before: int | None = None,
+    asked_since: datetime | None = None,
 ) -> ProbationFacts:
     """Gather what a probation is judged by.
 
@@ -36,6 +37,7 @@ def probation_facts(
         since: when it was promoted, with a zone.
         until: when it is looked.
         before: the champion before it; None for the one that the ledger names.
+        asked_since: errors are compared on questions from then on; None: on all.
 
     Raises:
         DataError: the span is none.
@@ -53,7 +55,7 @@ def probation_facts(
         asked=asked,
         failed=failed,
         out_of_range=out_of_range,
-        pairs=None if former is None else _pairs(settings, former, mine, since, until),
+        pairs=None if former is None else _pairs(settings, former, mine, since, until, asked_since),
     )
 
 
@@ -102,8 +104,13 @@ def _range(asset: str, settings: Settings) -> tuple[float, float]:
         return -np.inf, np.inf
 
 
-def _pairs(
-    settings: Settings, former: int, mine: Version, since: datetime, until: datetime
+def _pairs(  # noqa: PLR0913, PLR0917 - as `probation_facts`
+    settings: Settings,
+    former: int,
+    mine: Version,
+    since: datetime,
+    until: datetime,
+    asked_since: datetime | None,
 ) -> Trial | None:
     try:
         before = open_version(settings, former)
@@ -116,6 +123,7 @@ def _pairs(
         asked_before=until,
         until=until,
         unseen_since=max(before.learned_until, mine.learned_until),
+        asked_since=asked_since,
     )
     theirs, own = (
         Answers.of(

@@ -112,7 +112,13 @@ def _make_candidate(loop: Loop, run: RetrainingRun) -> RetrainingRun:
         return loop.move(run, "failed", why=why)
     run = loop.move(run, "decided", attempts=attempt)
     try:
-        updated = update_model(loop.settings, loop.progress, until=loop.now, run_id=run.run_id)
+        updated = update_model(
+            loop.settings,
+            loop.progress,
+            until=loop.now,
+            run_id=run.run_id,
+            changed=run.document["changed"],
+        )
         if not updated.accepted:
             return loop.move(run, "kept", why=updated.reason, **updated.to_json())
         registered = register_update(updated, loop.settings, loop.progress)
@@ -163,6 +169,7 @@ def _judge(loop: Loop, run: RetrainingRun) -> RetrainingRun:
             challenger=version,
             since=datetime.fromisoformat(run.document["trial_since"]),
             until=loop.now,
+            asked_since=_asked_since(run),
         )
         decision = "promote" if holder == version else verdict.decision
         if decision == "continue":
@@ -211,7 +218,12 @@ def _watch(loop: Loop, run: RetrainingRun) -> RetrainingRun:
         since = datetime.fromisoformat(run.document["promoted_at"])
         rules = ProbationRules.of(loop.settings)
         facts = probation_facts(
-            loop.settings, version=version, before=before, since=since, until=loop.now
+            loop.settings,
+            version,
+            since,
+            loop.now,
+            before=before,
+            asked_since=_asked_since(run),
         )
         verdict = judge_probation(facts, rules)
         if verdict.decision == "continue":
@@ -223,6 +235,12 @@ def _watch(loop: Loop, run: RetrainingRun) -> RetrainingRun:
     loop.progress.step(f"roll back from version {version}")
     done = rollback(loop.settings, bad=version, reason=run.document["why"], progress=loop.progress)
     return loop.move(run, "rolled_back", rolled_back_to=done.version)
+
+
+def _asked_since(run: RetrainingRun) -> datetime | None:
+    """Since when questions are as they are now, where a run was begun while they changed."""
+    since = run.document.get("asked_since")
+    return None if since is None else datetime.fromisoformat(since)
 
 
 _STEPS: Final[Mapping[State, Callable[[Loop, RetrainingRun], RetrainingRun]]] = {

@@ -30,6 +30,7 @@ from batteryops.features.views import matrix
 from batteryops.lifecycle.loading import load_model, open_registry
 from batteryops.lifecycle.new_labels import fresh_labels
 from batteryops.lifecycle.trial_log import Contender, LiveAnswers, live_answers
+from batteryops.lifecycle.update_package import labels_until, realignments
 from batteryops.models.package import ModelPackage
 from batteryops.monitoring.label_join import label_table
 from batteryops.monitoring.performance import UNKNOWN, band_name
@@ -39,9 +40,6 @@ from batteryops.records.predictions import PredictionLog
 from batteryops.registry.versions import CHALLENGER, CHAMPION
 from batteryops.schema import LABEL
 from batteryops.settings import Settings
-
-UPDATE: Final = "update"
-"""The document of a package that was brought up to date: what it learned from, and until when."""
 
 _NEIGHBOURS: Final = timedelta(days=90)  # labels from before that may contradict those that count
 
@@ -117,6 +115,7 @@ def judge_trial(  # noqa: PLR0913 - a trial, its span and its rules
     since: datetime,
     until: datetime,
     rules: ABRules | None = None,
+    asked_since: datetime | None = None,
 ) -> ABVerdict:
     """Look at a trial: `evaluation.ab_testing.judge` on what `trial_of` finds.
 
@@ -127,12 +126,19 @@ def judge_trial(  # noqa: PLR0913 - a trial, its span and its rules
         since: when the challenger began to stand in service, with a zone.
         until: when it is looked.
         rules: others than those of `retraining.trial`.
+        asked_since: only questions from then on are replayed; None: all.
 
     Raises:
         DataError, RegistryError, PackageError, RecordsError: as `look_at_trial`.
     """
     return look_at_trial(
-        settings, champion=champion, challenger=challenger, since=since, until=until, rules=rules
+        settings,
+        champion=champion,
+        challenger=challenger,
+        since=since,
+        until=until,
+        rules=rules,
+        asked_since=asked_since,
     ).verdict
 
 
@@ -157,6 +163,7 @@ def look_at_trial(  # noqa: PLR0913 - as judge_trial
     since: datetime,
     until: datetime,
     rules: ABRules | None = None,
+    asked_since: datetime | None = None,
 ) -> TrialLook:
     """Gather a trial and judge it.
 
@@ -168,6 +175,8 @@ def look_at_trial(  # noqa: PLR0913 - as judge_trial
         until: when it is looked.
         rules: others than those of `retraining.trial`; where vehicles are split, the share is
             always that of `serving.routing`.
+        asked_since: only questions from then on are replayed: what was asked before a fleet changed
+            says little of what it asks now. None: all.
 
     Raises:
         DataError: both are one version, or the span is none.
@@ -188,7 +197,7 @@ def look_at_trial(  # noqa: PLR0913 - as judge_trial
     rows = _live_rows(live)
     replayed = 0
     if _is_paired(live.sample) or not live.asked[CHALLENGER]:
-        again = _replayed(settings, versions, rows, since, until, unseen_since)
+        again = _replayed(settings, versions, rows, since, until, unseen_since, asked_since)
         rows, replayed = pl.concat([rows, again]), again.height // len(ROLES)
     trial = Trial.from_frame(_with_facts(rows, settings), days=(until - since) / timedelta(days=1))
     return TrialLook(
@@ -215,12 +224,8 @@ def open_version(settings: Settings, number: int) -> Version:
     """
     found = open_registry(settings).version(number)
     package = load_model(str(number), settings).package
-    until = None
-    if f"{UPDATE}.json" in package.manifest.files:
-        until = package.document(UPDATE).get("labels_until")
-    return Version(
-        number, package, found.created_at if until is None else datetime.fromisoformat(until)
-    )
+    until = labels_until(package)
+    return Version(number, package, found.created_at if until is None else until)
 
 
 def stands_since(settings: Settings, version: int, alias: str) -> datetime:
@@ -248,8 +253,12 @@ def replayed_pairs(  # noqa: PLR0913 - two versions, and which questions
     asked_before: datetime,
     until: datetime,
     unseen_since: datetime,
+    asked_since: datetime | None = None,
 ) -> pl.DataFrame:
     """What both versions say to questions whose labels came since either was made.
+
+    Questions from before a software update that either has learned of are left out: nobody will
+    ask them again, and who knows the new software cannot answer them.
 
     Args:
         settings: log, labels, profiles.
@@ -258,6 +267,7 @@ def replayed_pairs(  # noqa: PLR0913 - two versions, and which questions
         asked_before: questions from then on are left out.
         until: labels received from then on are.
         unseen_since: labels received before are.
+        asked_since: questions from before are; None: none.
 
     Returns:
         One row per label: `vehicle_id`, `label_ah`, `answered_at`, `first_ah` and `second_ah`, what
@@ -279,6 +289,10 @@ def replayed_pairs(  # noqa: PLR0913 - two versions, and which questions
         if levels == {settings.profile_of(asset).level}
     ]
     rows = table.filter(pl.col("asset_id").is_in(own), pl.col("answered_at") < asked_before)
+    changed = [step.since for one in (first, second) for step in realignments(one.package)]
+    begins = [*changed, *([] if asked_since is None else [asked_since])]
+    if begins:
+        rows = rows.filter(pl.col("answered_at") >= max(begins))
     return rows.select(
         vehicle_id="asset_id",
         label_ah=LABEL,
@@ -360,6 +374,7 @@ def _replayed(  # noqa: PLR0913, PLR0917 - what both answered already, and where
     since: datetime,
     until: datetime,
     unseen_since: datetime,
+    asked_since: datetime | None,
 ) -> pl.DataFrame:
     """Two rows, as `_live_rows` has them, per label that came for a question from before."""
     pairs = replayed_pairs(
@@ -369,6 +384,7 @@ def _replayed(  # noqa: PLR0913, PLR0917 - what both answered already, and where
         asked_before=since,
         until=until,
         unseen_since=unseen_since,
+        asked_since=asked_since,
     ).with_row_index("number")
     sides = [
         pairs.select(

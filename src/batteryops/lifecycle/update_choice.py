@@ -107,7 +107,8 @@ def choose_update(parent: Parent, rows: UpdateRows, settings: Settings) -> Chose
     only be fitted anew. Candidates are judged on whole groups of batteries that are set aside of
     the old and of the new rows. The current model has learned from the old ones among them, so
     what is judged beside the candidates is its like, fitted without them; see
-    `models.strategies.run_strategies`.
+    `models.strategies.run_strategies`. Where rows of before a software update were realigned, its
+    like would know the update already: then the current model itself is judged.
 
     Args:
         parent: the current model.
@@ -122,6 +123,9 @@ def choose_update(parent: Parent, rows: UpdateRows, settings: Settings) -> Chose
     how, plan = Refitting.of(package, settings), plan_of(settings)
     if not package.manifest.booster:
         return _refitted(how, rows, plan)
+    judges = None
+    if rows.realigned:
+        judges = set_aside(rows.new, rows.old, share=plan.held_out, seed=how.seed).judges
     comparison = run_strategies(
         package.booster,
         rows.new,
@@ -129,6 +133,7 @@ def choose_update(parent: Parent, rows: UpdateRows, settings: Settings) -> Chose
         parameters=how.parameters,
         seed=how.seed,
         plan=plan,
+        judges=judges,
         trends=how.trends,
     )
     booster = comparison.booster

@@ -16,6 +16,7 @@ from batteryops.lifecycle.evaluation import nominal_capacities
 from batteryops.lifecycle.packaging import Draft
 from batteryops.lifecycle.progress import Progress
 from batteryops.lifecycle.ranges import count_out_of_range
+from batteryops.lifecycle.realignment import Realignment
 from batteryops.lifecycle.uncertainty import fit_uncertainty, package_owners
 from batteryops.lifecycle.update_choice import UNSEEN, Chosen, Parent, Refitting
 from batteryops.lifecycle.update_page import UpdatePage, render_update
@@ -48,6 +49,17 @@ def labels_until(package: ModelPackage) -> datetime | None:
         return None
     told = package.document(UPDATE)["labels_until"]
     return None if told is None else datetime.fromisoformat(told)
+
+
+def realignments(package: ModelPackage) -> tuple[Realignment, ...]:
+    """What was done to rows of before software updates that a package has learned of.
+
+    Raises:
+        PackageError: the package was changed.
+    """
+    if json_name(UPDATE) not in package.manifest.files:
+        return ()
+    return tuple(map(Realignment.from_json, package.document(UPDATE)["realigned"]))
 
 
 def draft_update(  # noqa: PLR0913 - what is made, of what, and why
@@ -126,6 +138,7 @@ def draft_update(  # noqa: PLR0913 - what is made, of what, and why
         "strategy": chosen.name,
         "comparison": comparison.to_json(),
         "rows": rows.to_json(),
+        "realigned": [step.to_json() for step in rows.realigned],
         "run_id": run_id,
     }
     source = f"version {parent.version} and {rows.n_new} new labels"

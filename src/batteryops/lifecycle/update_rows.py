@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from batteryops.errors import DataError
 from batteryops.evaluation.protocols import asset_groups
 from batteryops.features.views import FeatureView
+from batteryops.lifecycle.realignment import Realignment
 from batteryops.models.labelled import LabelledRows
 from batteryops.models.replay import replay_places
 from batteryops.settings import Settings
@@ -29,6 +30,7 @@ class UpdateRows:
         new: those that it was not.
         n_new: new rows in `table`.
         replaced: old rows whose label was said anew, by a new row.
+        realigned: what was done to rows of before a software update.
     """
 
     view: FeatureView
@@ -40,6 +42,7 @@ class UpdateRows:
     new: LabelledRows
     n_new: int
     replaced: int
+    realigned: tuple[Realignment, ...] = ()
 
     @property
     def learned_table(self) -> pl.DataFrame:
