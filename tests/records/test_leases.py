@@ -217,6 +217,15 @@ def test_one_wrong_clock_gives_no_lease_to_those_whose_clocks_are_right(leases: 
     assert holds(leases, lease)
 
 
+def test_a_wrong_clock_takes_no_lease_that_is_renewed_by_a_right_one(leases: Leases) -> None:
+    lease = taken(leases, "a")
+    for half in range(6):
+        now = NOW + half * MINUTE / 2
+        assert take(leases, "a year behind", now - YEAR) is None
+        lease = leases.renew(lease, seconds=60, now=now)
+    assert holds(leases, lease)
+
+
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     steps=st.lists(
