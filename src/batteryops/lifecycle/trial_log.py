@@ -118,8 +118,8 @@ class LiveAnswers:
             .join(measured, on="label")
             .with_columns(away=(pl.col("answered_at") - pl.col("measured_at")).abs())
         )
-        self.near = _nearest(pl.concat([self.near, beside.select(_NEAR_KINDS)]))
-        own = rows.select(_KINDS)
+        self.near = _nearest(pl.concat([self.near, beside.select(*_NEAR_KINDS)]))
+        own = rows.select(*_KINDS)
         if self._limit is not None:
             own = pl.concat([own.filter(pl.col("question") <= self._limit), _one_each(own)])
         self.sample = pl.concat([self.sample, own])
