@@ -118,7 +118,7 @@ def _go_on(loop: Loop, run: RetrainingRun) -> RetrainingRun:
     """Take steps until one has to wait, or the run is over."""
     while not run.ended:
         moved = advance(loop, run)
-        if moved is run:
+        if moved is None:
             break
         logger.info("retraining %s: %s, then %s", run.run_id, run.state, moved.state)
         run = moved
@@ -135,7 +135,7 @@ def _decide(loop: Loop) -> tuple[Decision, RetrainingRun | None]:
     decision = decide(facts, rules)
     if facts.open_run is not None:
         without = decide(replace(facts, open_run=None), rules)
-        if overtakes(without, facts.open_run, facts, rules):
+        if overtakes(without, facts.open_run, facts):
             abandon(loop, facts.open_run, f"overtaken: {without.reason}")
             decision = without
     MonitoringRuns.beside(runs).add(
@@ -161,6 +161,7 @@ def _begin(loop: Loop, decision: Decision, facts: Facts) -> RetrainingRun | None
         document={
             "fired": decision.to_json()["fired"],
             "changed": [name for name, found in facts.drift.items() if found.cause == SOFTWARE],
+            "fresh_labels": facts.fresh_labels,
             "asked_since": facts.drift_since and facts.drift_since.isoformat(),
         },
         lease=loop.lease,

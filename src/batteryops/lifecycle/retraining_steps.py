@@ -83,11 +83,11 @@ def note(ledger: Ledger, run: RetrainingRun) -> None:
         )
 
 
-def advance(loop: Loop, run: RetrainingRun) -> RetrainingRun:
+def advance(loop: Loop, run: RetrainingRun) -> RetrainingRun | None:
     """Take the next step of a run.
 
     Returns:
-        The run as it stands then; the very same object where there is nothing to do but wait.
+        The run as it stands then; None where there is nothing to do but wait.
 
     Raises:
         RecordsError, RegistryError, PackageError: a store is out of reach; the next look goes on.
@@ -150,7 +150,7 @@ def _begin_trial(loop: Loop, run: RetrainingRun) -> RetrainingRun:
     return loop.move(run, "trial", champion=champion, trial_since=loop.now.isoformat())
 
 
-def _judge(loop: Loop, run: RetrainingRun) -> RetrainingRun:
+def _judge(loop: Loop, run: RetrainingRun) -> RetrainingRun | None:
     """Look at the trial, and carry out what it says."""
     version, champion = run.document["version"], run.document["champion"]
     registry = loop.registry()
@@ -173,7 +173,8 @@ def _judge(loop: Loop, run: RetrainingRun) -> RetrainingRun:
         )
         decision = "promote" if holder == version else verdict.decision
         if decision == "continue":
-            return run
+            loop.move(run, "trial", verdict=verdict.to_json())
+            return None
         # what is to happen is on record before it does: a process that comes after knows it
         run = loop.move(
             run, "trial", ending=decision, why="; ".join(verdict.reasons), verdict=verdict.to_json()
@@ -205,7 +206,7 @@ def _promote(loop: Loop, run: RetrainingRun, registry: ModelRegistry) -> Retrain
     )
 
 
-def _watch(loop: Loop, run: RetrainingRun) -> RetrainingRun:
+def _watch(loop: Loop, run: RetrainingRun) -> RetrainingRun | None:
     """Look at a new champion, and go back where it was wrong."""
     version, before = run.document["version"], run.document["champion"]
     registry = loop.registry()
@@ -227,7 +228,8 @@ def _watch(loop: Loop, run: RetrainingRun) -> RetrainingRun:
         )
         verdict = judge_probation(facts, rules)
         if verdict.decision == "continue":
-            return run
+            loop.move(run, "probation", probation=verdict.to_json())
+            return None
         why = "; ".join(verdict.reasons)
         if verdict.decision == "good":
             return loop.move(run, "promoted", why=why)
@@ -243,7 +245,7 @@ def _asked_since(run: RetrainingRun) -> datetime | None:
     return None if since is None else datetime.fromisoformat(since)
 
 
-_STEPS: Final[Mapping[State, Callable[[Loop, RetrainingRun], RetrainingRun]]] = {
+_STEPS: Final[Mapping[State, Callable[[Loop, RetrainingRun], RetrainingRun | None]]] = {
     "decided": _make_candidate,
     "candidate": _begin_trial,
     "trial": _judge,

@@ -37,7 +37,6 @@ Action = Literal["retrain", "ask_for_labels", "wait", "nothing"]
 _FEWEST_VEHICLES: Final = 2  # with labels of one, nothing is left to judge what was learned
 _WEEK: Final = timedelta(days=7)
 _SENSOR_FAULT: Final = "sensor_fault"
-_LEAST_DAYS: Final = 1.0  # of a trial, before another challenger takes its place
 _NAMED: Final = 5  # vehicles or profiles that a reason names
 _ASKING: Final[frozenset[Trigger]] = frozenset({"manual", "error", "drift"})
 
@@ -137,25 +136,24 @@ def decide(facts: Facts, rules: TriggerRules) -> Decision:
     return _judged(tuple(fired), tuple(doubts), facts, rules)
 
 
-def overtakes(decision: Decision, run: RetrainingRun, facts: Facts, rules: TriggerRules) -> bool:
+def overtakes(decision: Decision, run: RetrainingRun, facts: Facts) -> bool:
     """Whether what would be begun if a run on trial were not there is to end that trial.
 
     A challenger of every week must not hold up what an error, drift or a person asks for. One of
-    these has its chance for the days of the cooldown; by then more labels may make a better one.
+    these is overtaken once there are twice as many fresh labels as it was begun with: a much better
+    one can be made, and each trial in turn gets longer than the one before it.
 
     Args:
         decision: as `decide` gives it without the open run.
-        run: on trial, and not decided by the look that was just taken.
+        run: on trial, and not ended by the look that was just taken; `fresh_labels` of its document
+            says what there was when it was begun.
         facts: of now.
-        rules: the limits.
     """
-    if decision.action != "retrain" or decision.trigger is None or run.state != TRIAL:
+    if decision.action != "retrain" or run.state != TRIAL or decision.trigger not in _ASKING:
         return False
-    if decision.trigger not in _ASKING:
-        return False
-    if run.trigger not in _ASKING:
+    if run.trigger not in _ASKING or decision.trigger == "manual":
         return True
-    return facts.now - run.started_at >= timedelta(days=max(rules.cooldown_days, _LEAST_DAYS))
+    return facts.fresh_labels >= 2 * int(run.document["fresh_labels"])
 
 
 def _judged(
