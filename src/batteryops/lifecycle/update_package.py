@@ -75,8 +75,8 @@ def draft_update(  # noqa: PLR0913 - what is made, of what, and why
     """Find out about an update all that a package says, and let the gates judge. Writes nothing.
 
     Intervals, residuals and the estimate of errors are those of the same algorithm fitted without
-    each group of batteries, on old and new rows together; the drift reference is that of all rows,
-    so that what was learned of is no drift any more.
+    each group of batteries, on old and new rows together. The drift reference is that of the new
+    rows, where they are enough: what was learned from them is no drift any more.
 
     Args:
         found: the update, made on all rows, and the comparison that it comes from.
@@ -168,7 +168,11 @@ def draft_update(  # noqa: PLR0913 - what is made, of what, and why
         algorithm=parent.package.manifest.algorithm,
         uncertainty=uncertainty,
         reference=training_reference(
-            table, view, settings, held_out_ah=predictions, fitted_ah=fitted_ah
+            table[rows.reference],
+            view,
+            settings,
+            held_out_ah=predictions[rows.reference],
+            fitted_ah=fitted_ah[rows.reference],
         ),
         verdict=verdict,
         documents={

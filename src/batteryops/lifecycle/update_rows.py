@@ -29,6 +29,7 @@ class UpdateRows:
         old: those of them that the current model was fitted on.
         new: those that it was not.
         n_new: new rows in `table`.
+        reference: (r,), where in `table` the rows stand that drift is measured against.
         replaced: old rows whose label was said anew, by a new row.
         realigned: what was done to rows of before a software update.
     """
@@ -41,6 +42,7 @@ class UpdateRows:
     old: LabelledRows
     new: LabelledRows
     n_new: int
+    reference: NDArray[np.intp]
     replaced: int
     realigned: tuple[Realignment, ...] = ()
 
@@ -122,8 +124,28 @@ def rows_together(
         old=rows[old_at],
         new=rows[new_at],
         n_new=int(is_new.sum()),
+        reference=_reference(rows, is_new, settings),
         replaced=old.height - kept.height,
     )
+
+
+def _reference(
+    rows: LabelledRows, is_new: NDArray[np.bool_], settings: Settings
+) -> NDArray[np.intp]:
+    """The rows that drift is measured against: those of now, as far as there are enough.
+
+    Beside all rows of the past, what has changed would look like drift for ever.
+    """
+    rules = settings.retraining
+    share, new_at = rules.reference_new_share, np.flatnonzero(is_new)
+    if share == 0.0 or new_at.size < rules.min_labels:
+        return np.arange(len(rows))
+    most = round(new_at.size * (1.0 - share) / share)
+    old_at = np.flatnonzero(~is_new)
+    if most < old_at.size:
+        seed = settings.training.seed
+        old_at = _sample(rows, old_at, most, seed) if most else old_at[:0]
+    return np.sort(np.concatenate([new_at, old_at]))
 
 
 def labelled(table: pl.DataFrame, view: FeatureView, settings: Settings) -> LabelledRows:
