@@ -1,17 +1,13 @@
 """The main job end to end: raw cycles to a served, gated model, and one page that shows it."""
 
-import json
 import os
-import select
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import requests
 
@@ -22,6 +18,7 @@ from batteryops.lifecycle.progress import Progress
 from batteryops.lifecycle.promotion import promote
 from batteryops.lifecycle.registration import Registered, provenance, register
 from batteryops.lifecycle.report import DoneStep, Page, ServedAnswer, render
+from batteryops.lifecycle.serving_process import READY_WITHIN_S, server_process
 from batteryops.lifecycle.sources import PUBLISHED, source_note
 from batteryops.lifecycle.training import train
 from batteryops.records.api_keys import ApiKeys
@@ -30,9 +27,6 @@ from batteryops.records.ledger import KEY_CREATED, KEY_REVOKED, Ledger
 from batteryops.records.predictions import PredictionLog
 from batteryops.schema import LABEL
 from batteryops.settings import Settings
-
-READY_WITHIN_S: Final = 30.0
-STOPPED_WITHIN_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,20 +222,8 @@ def running_server(settings: Settings, config: Path | None) -> Iterator[str]:
     command += ["--home", str(settings.home)]
     command += ["--config", str(config)] if config else []
     log = settings.home / "server.log"
-    with (
-        log.open("wb") as errors,
-        subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            command, stdout=subprocess.PIPE, stderr=errors, env=_environment(settings)
-        ) as server,
-    ):
-        try:
-            yield _url(server, log)
-        finally:
-            server.send_signal(signal.SIGTERM)
-            try:
-                server.wait(STOPPED_WITHIN_S)
-            except subprocess.TimeoutExpired:
-                server.kill()
+    with server_process(command, log, _environment(settings)) as url:
+        yield url
 
 
 def _environment(settings: Settings) -> dict[str, str]:
@@ -254,20 +236,6 @@ def _environment(settings: Settings) -> dict[str, str]:
         "BATTERYOPS_REGISTRY__ARTIFACT_ROOT": settings.artifact_root,
     }
     return dict(os.environ) | places
-
-
-def _url(server: subprocess.Popen[bytes], log: Path) -> str:
-    """The address that the server prints once it accepts requests."""
-    assert server.stdout is not None  # noqa: S101 - it was opened as a pipe
-    ready, _, _ = select.select([server.stdout], [], [], READY_WITHIN_S)
-    line = server.stdout.readline() if ready else b""
-    try:
-        return str(json.loads(line)["url"])
-    except (ValueError, KeyError, TypeError) as error:
-        said = log.read_text("utf-8", "replace").strip().splitlines()[-3:]
-        raise BatteryOpsError(
-            f"the server did not start within {READY_WITHIN_S:g} s: {' '.join(said) or line!r}"
-        ) from error
 
 
 def _page(

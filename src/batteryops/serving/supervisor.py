@@ -11,13 +11,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType
-from typing import Final
+from typing import ClassVar, Final
 
 from prometheus_client.multiprocess import mark_process_dead
 
@@ -44,14 +44,20 @@ _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 class _Worker:
     """One worker process, and what it said."""
 
-    def __init__(self, plan: WorkerPlan, environment: Mapping[str, str], news: "_News") -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        plan: WorkerPlan,
+        environment: Mapping[str, str],
+        news: "_News",
+    ) -> None:
         self.number = plan.number
         self.started_at = time.monotonic()
         self.ready = threading.Event()
         self.failure: str | None = None
         self._news = news
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "batteryops.serving.worker"],
+        self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -136,7 +142,16 @@ class Supervisor:
         insecure: let everybody in.
         deployment: what is served at first.
         look: asked every `serving.watch_s` seconds what is to be served; None follows nothing.
+
+    Attributes:
+        worker_command: what starts a worker, which reads its plan from standard input.
     """
+
+    worker_command: ClassVar[tuple[str, ...]] = (
+        sys.executable,
+        "-m",
+        "batteryops.serving.worker",
+    )
 
     def __init__(  # noqa: PLR0913 - what is to be served, and how
         self,
@@ -197,7 +212,7 @@ class Supervisor:
             insecure=self._insecure,
             settings=self._settings.model_dump(mode="json"),
         )
-        self._workers[number] = _Worker(plan, environment, self._news)
+        self._workers[number] = _Worker(self.worker_command, plan, environment, self._news)
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + _STARTED_WITHIN_S

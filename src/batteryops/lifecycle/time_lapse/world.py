@@ -10,6 +10,7 @@ is without the rest that stood in it before.
 """
 
 from collections.abc import Collection
+from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -233,6 +234,18 @@ class World:
         arrived = self._pending.filter(due).sort("due_at", "asset_id")
         self._pending = self._pending.filter(~due)
         return arrived
+
+    def unasked(self) -> "World":
+        """The same fleet, from the beginning, with nobody who asks for labels."""
+        other = copy(self)
+        other.begin_again()
+        return other
+
+    def begin_again(self) -> None:
+        """As if nobody had asked for labels, and none had arrived."""
+        self._decided = 0
+        self._asked = {}
+        self._pending = _no_labels()
 
     def _to_come(self, week: int) -> pl.DataFrame:
         """The labels that trips of a week will have: settled as it begins."""
