@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 from batteryops.errors import RecordsError
 from batteryops.models.package import ModelPackage
 from batteryops.records.predictions import PredictionBatch, PredictionLog
+from batteryops.serving import batch as batch_module
 from batteryops.serving import batch_routes
 from batteryops.serving.arrow_shape import END, arrow_shape
 from batteryops.serving.batch_forms import ARROW, JSON, PARQUET, read_batch
@@ -546,6 +547,44 @@ def test_a_shadow_that_fails_takes_nothing_from_a_batch(  # noqa: PLR0913, PLR09
     monkeypatch.undo()
     ask(client, [body], **{"X-Request-ID": "again"})
     assert shown(client, log, "again")["served"].to_list() == [True, False]
+
+
+@pytest.mark.parametrize("mode", ["shadow", "split"])
+def test_a_challenger_that_crashes_takes_nothing_from_a_batch_and_its_rows_are_on_record(  # noqa: PLR0913, PLR0917 - fixtures
+    serve: Callable[..., TestClient],
+    package: ModelPackage,
+    body: Body,
+    log: PredictionLog,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: Mode,
+) -> None:
+    client = serve(deployment=two(package, mode, 0.5))
+    lineup = client.app.state.service.lineup  # type: ignore[attr-defined]  # FastAPI's
+    honest = batch_module.estimate_columns
+
+    def crashes(asked: ModelPackage, *given: Any) -> Any:  # noqa: ANN401 - as it is called
+        if asked is lineup.challenger.package:
+            raise RuntimeError("a broken model")
+        return honest(asked, *given)
+
+    monkeypatch.setattr(batch_module, "estimate_columns", crashes)
+    given = [body | {"vehicle_id": f"B{n:04}"} for n in range(5, 25)]
+    theirs = [
+        mode == "split" and lineup.answering(row["vehicle_id"]) is lineup.challenger
+        for row in given
+    ]
+    rows = unpacked(ask(client, given, **{"X-Request-ID": "half"}))
+    assert [row["status"] for row in rows] == ["refused" if one else "ok" for one in theirs]
+    assert {row["model_version"] for row in rows} == ({"3", None} if any(theirs) else {"3"})
+    assert shown(client, log, "half").height == theirs.count(False)
+    far = datetime.now(UTC) + timedelta(days=1)
+    told = pl.concat(log.frames(far - timedelta(days=2), far, failed=True))
+    failed = told.filter(pl.col("status") == "failed")
+    assert failed.height == (20 if mode == "shadow" else theirs.count(True)) > 0
+    assert failed["capacity_ah"].null_count() == failed.height
+    assert set(failed.select("model_version", "role", "served").iter_rows()) == {
+        ("4", "challenger", False)
+    }
 
 
 def test_a_shadow_that_is_too_slow_is_not_waited_for(

@@ -3,12 +3,16 @@
 import json
 import math
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import polars as pl
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
@@ -33,6 +37,7 @@ from batteryops.settings import CacheSettings, Settings
 
 Serve = Callable[..., TestClient]
 Body = dict[str, object]
+LATELY = (datetime.now(UTC) - timedelta(hours=1), datetime.now(UTC) + timedelta(days=1))
 
 
 def service_of(client: TestClient) -> Service:
@@ -213,6 +218,118 @@ def test_a_shadow_that_fails_takes_no_answer_away(
     answer = client.post("/predict", json=body)
     assert answer.status_code == 200
     assert [record.served for record in log.recent(10)] == [True]
+    challenger, champion = asked(log, 2).sort("role").iter_rows(named=True)
+    assert (champion["status"], champion["served"]) == ("ok", True)
+    assert (challenger["status"], challenger["served"]) == ("failed", False)
+    assert challenger["capacity_ah"] is None
+    assert challenger["soh"] is None
+    assert challenger["request_id"] == champion["request_id"]
+    assert challenger["delta_T_C"] == body["delta_T_C"]
+    assert log.count() == 1
+    assert log.get(challenger["prediction_id"]) is None
+    assert sum(frame.height for frame in log.frames(*LATELY)) == 1
+    assert sample(client, "shadow_predictions_total", version="4") == 0
+
+
+def asked(log: PredictionLog, rows: int) -> pl.DataFrame:
+    """What models were asked of late, also what they gave no number for, once it is on record."""
+    for _ in range(500):
+        found = list(log.frames(*LATELY, features=["delta_T_C"], failed=True))
+        if found and sum(frame.height for frame in found) >= rows:
+            break
+        time.sleep(0.01)
+    return pl.concat(found)
+
+
+def test_a_shadow_fails_at_single_questions_of_those_it_is_asked_together(
+    serve: Serve, package: ModelPackage, body: Body, log: PredictionLog
+) -> None:
+    client = serve(deployment=beside(package, "shadow"))
+    shadow = service_of(client).lineup.shadow
+    assert shadow is not None
+    honest = shadow._answer  # noqa: SLF001  # a broken model cannot be loaded
+
+    class Broken:
+        def few(self, rows: Any) -> list[float]:  # noqa: ANN401  # an array
+            if (rows[:, 5] == 11.0).any():  # delta_T_C
+                raise RuntimeError("broken")
+            return honest.few(rows)
+
+    shadow._answer = Broken()  # type: ignore[assignment]  # noqa: SLF001  # as above
+    with ThreadPoolExecutor(8) as asking:
+        answers = [
+            asking.submit(client.post, "/predict", json=body | {"delta_T_C": 11.0 + n % 4})
+            for n in range(40)
+        ]
+        assert {answer.result().status_code for answer in answers} == {200}
+    rows = asked(log, 80)
+    failed = rows.filter(pl.col("status") == "failed")
+    assert rows.height == 80
+    assert failed["delta_T_C"].to_list() == [11.0] * 10
+    assert set(failed["role"]) == {"challenger"}
+
+
+@pytest.mark.parametrize("wrong", ["raises", "answers no number"])
+def test_a_challenger_that_fails_its_vehicles_takes_nothing_from_the_champions(
+    serve: Serve, package: ModelPackage, body: Body, log: PredictionLog, wrong: str
+) -> None:
+    client = serve(deployment=beside(package, "split", 0.5))
+    challenger = service_of(client).lineup.challenger
+    assert challenger is not None
+
+    class Broken:
+        def few(self, rows: Any) -> list[float]:  # noqa: ANN401  # an array
+            if wrong == "raises":
+                raise RuntimeError("broken")
+            return [math.nan] * len(rows)
+
+    challenger._answer = Broken()  # type: ignore[assignment]  # noqa: SLF001  # as above
+    vehicles = [f"B{n:04}" for n in range(5, 25)]
+    with ThreadPoolExecutor(8) as asking:
+        answers = [
+            asking.submit(client.post, "/predict", json=body | {"vehicle_id": vehicle})
+            for vehicle in vehicles
+        ]
+        statuses = [answer.result().status_code for answer in answers]
+    rows = asked(log, 20)
+    by_status = dict(rows.group_by("status").agg(pl.col("vehicle_id").sort()).rows())
+    routed = [service_of(client).lineup.answering(vehicle) is challenger for vehicle in vehicles]
+    assert statuses == [500 if theirs else 200 for theirs in routed]
+    assert by_status["failed"] == [v for v, theirs in zip(vehicles, routed, strict=True) if theirs]
+    assert not rows.filter(pl.col("status") == "failed")["served"].any()
+    assert log.count() == statuses.count(200)
+
+
+def test_the_latency_of_a_shadow_is_that_of_its_own_model(
+    serve: Serve,
+    package: ModelPackage,
+    body: Body,
+    log: PredictionLog,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = serve(deployment=beside(package, "shadow"))
+    lineup = service_of(client).lineup
+    assert lineup.shadow is not None
+    passed_s = 0.0
+    clock = SimpleNamespace(perf_counter=lambda: time.perf_counter() + passed_s)
+    monkeypatch.setattr(desk, "time", clock)
+
+    class Slow:
+        def __init__(self, honest: OnnxRow, takes_s: float) -> None:
+            self._honest, self._takes_s = honest, takes_s
+
+        def few(self, rows: Any) -> list[float]:  # noqa: ANN401  # an array
+            nonlocal passed_s
+            passed_s += self._takes_s
+            return self._honest.few(rows)
+
+    for model, takes_s in ((lineup.champion, 30.0), (lineup.shadow, 80.0)):
+        model._answer = Slow(model._answer, takes_s)  # type: ignore[assignment]  # noqa: SLF001  # a slow model
+    client.post("/predict", json=body)
+    rows = asked(log, 2)
+    took = dict(rows.select("role", "latency_ms").iter_rows())
+    assert took["champion"] == pytest.approx(30_000, abs=5_000)
+    assert took["challenger"] == pytest.approx(80_000, abs=5_000)
 
 
 def test_a_split_is_sticky_and_of_about_its_share(
