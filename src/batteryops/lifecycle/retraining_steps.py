@@ -154,7 +154,7 @@ def _judge(loop: Loop, run: RetrainingRun) -> RetrainingRun | None:
     """Look at the trial, and carry out what it says."""
     version, champion = run.document["version"], run.document["champion"]
     registry = loop.registry()
-    if "ending" not in run.document:
+    if "trial_ending" not in run.document:
         holder, challenger = registry.version_at(CHAMPION).version, registry.find_alias(CHALLENGER)
         if holder not in {champion, version}:
             why = f"version {holder} became champion while version {version} challenged {champion}"
@@ -177,12 +177,18 @@ def _judge(loop: Loop, run: RetrainingRun) -> RetrainingRun | None:
             return None
         # what is to happen is on record before it does: a process that comes after knows it
         run = loop.move(
-            run, "trial", ending=decision, why="; ".join(verdict.reasons), verdict=verdict.to_json()
+            run,
+            "trial",
+            trial_ending=decision,
+            why="; ".join(verdict.reasons),
+            verdict=verdict.to_json(),
         )
-    if run.document["ending"] == "promote":
+    if run.document["trial_ending"] == "promote":
         return _promote(loop, run, registry)
     registry.archive(version)
-    return loop.move(run, "harmful" if run.document["ending"] == "stop_for_harm" else "rejected")
+    return loop.move(
+        run, "harmful" if run.document["trial_ending"] == "stop_for_harm" else "rejected"
+    )
 
 
 def _promote(loop: Loop, run: RetrainingRun, registry: ModelRegistry) -> RetrainingRun:
@@ -210,7 +216,7 @@ def _watch(loop: Loop, run: RetrainingRun) -> RetrainingRun | None:
     """Look at a new champion, and go back where it was wrong."""
     version, before = run.document["version"], run.document["champion"]
     registry = loop.registry()
-    if "ending" not in run.document:
+    if not run.document.get("going_back"):
         holder = registry.version_at(CHAMPION).version
         if holder > version:
             return loop.move(run, "promoted", why=f"version {holder} followed it")
@@ -233,7 +239,7 @@ def _watch(loop: Loop, run: RetrainingRun) -> RetrainingRun | None:
         why = "; ".join(verdict.reasons)
         if verdict.decision == "good":
             return loop.move(run, "promoted", why=why)
-        run = loop.move(run, "probation", ending="roll_back", why=why)
+        run = loop.move(run, "probation", going_back=True, why=why)
     loop.progress.step(f"roll back from version {version}")
     done = rollback(loop.settings, bad=version, reason=run.document["why"], progress=loop.progress)
     return loop.move(run, "rolled_back", rolled_back_to=done.version)
