@@ -229,6 +229,17 @@ class Stage:
             "--model", self.package, "--insecure-no-auth", *options, environment=environment
         )
 
+    def run(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command to its end."""
+        command = [sys.executable, "-m", "batteryops", *words]
+        return subprocess.run(  # noqa: S603  # our own module
+            [*command, "--home", str(self.home), "--config", str(self._config)],
+            env=_unmeasured(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
     def load(
         self, served: Served, clients: int = 4, headers: Mapping[str, str] | None = None
     ) -> Load:

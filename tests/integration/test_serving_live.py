@@ -1,5 +1,6 @@
 """What a running server lives through: promotions, lost workers, stops, and what it needs gone."""
 
+import json
 import os
 import resource
 import signal
@@ -11,6 +12,8 @@ import pytest
 
 from batteryops.lifecycle.loading import open_registry
 from batteryops.lifecycle.promotion import promote
+from batteryops.lifecycle.rollback import rollback
+from batteryops.lifecycle.servers import wait_until_served
 from batteryops.records.api_keys import ApiKeys
 from batteryops.serving.lineup import Routing
 
@@ -96,6 +99,50 @@ def test_promotion_and_rollback_reach_a_busy_server_without_a_failed_request(
     log = served.log.read_text()
     assert secret not in log
     assert admin not in log
+
+
+def test_a_rollback_is_verified_on_a_busy_server_without_a_failed_request(
+    two_versions: Any,  # noqa: ANN401  # conftest's
+) -> None:
+    stage = two_versions
+    with ApiKeys(stage.settings.predictions_url) as keys:
+        _, secret = keys.create("clients", ["predict"])
+        _, operators = keys.create("operators", ["predict", "admin"])
+    promote(1, stage.settings)
+    promote(2, stage.settings)
+    served = stage.serve()
+    busy = stage.load(served, headers={"Authorization": f"Bearer {secret}"})
+    busy.until(answers=50)
+    done = rollback(stage.settings, reason="a test", servers=[served.url], secret=operators)
+    assert (done.version, done.replaced, done.verified) == (1, 2, True)
+    back_at = time.monotonic()
+    busy.until(answers=50)
+    assert {version for at, version, _ in busy.answers if at > back_at + 1} <= {"1"}
+    promote(2, stage.settings)
+    (state,) = wait_until_served(
+        stage.settings, 2, done.entry.details["package_fingerprint"], urls=[served.url], within_s=1
+    )
+    assert "asks for an API key" in (state.problem or "")
+    key_file = stage.settings.home / "key"
+    key_file.write_text(operators)
+    began = time.monotonic()
+    ran = stage.run(
+        *("rollback", "--reason", "a test", "--to", "1", "--json"),
+        *("--server", served.url, "--key-file", str(key_file)),
+    )
+    whole_s = time.monotonic() - began
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    assert (told["version"], told["verified"]) == (1, True)
+    busy.until(answers=20)
+    busy.stop()
+    print(  # noqa: T201  # shown with -s
+        f"rolled back and verified: {done.seconds:.2f} s, in the command {told['seconds']:.2f} s, "
+        f"the command {whole_s:.2f} s"
+    )
+    assert (busy.refused, busy.broken) == ([], [])
+    assert set(busy.acknowledged) == stage.logged()
+    assert operators not in served.log.read_text()
 
 
 def test_two_workers_count_together_route_alike_and_replace_each_other(
