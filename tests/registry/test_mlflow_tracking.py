@@ -123,6 +123,16 @@ def test_versions_are_listed_oldest_first_page_by_page(
     assert [version.version for version in registry.versions()] == [1, 2, 3, 4, 5]
 
 
+def test_versions_are_found_by_a_tag_oldest_first(registry: ModelRegistry, log: Log) -> None:
+    run_id = log()
+    for made_by in ("a", "b", "a"):
+        registry.register(run_id, tags={"made_by": made_by})
+
+    assert [version.version for version in registry.tagged("made_by", "a")] == [1, 3]
+    assert registry.tagged("made_by", "c") == []
+    assert registry.tagged("another", "a") == []
+
+
 def test_an_empty_registry_has_no_versions_and_no_aliases(registry: ModelRegistry) -> None:
     assert registry.versions() == []
     assert registry.find_alias("champion") is None
