@@ -204,18 +204,32 @@ class World:
         return self._trips[week].drop("week")
 
     def ask_for_labels(self, vehicles: Collection[str], *, now: datetime, weeks: int = 3) -> None:
-        """Have the trips of these vehicles measured, in the weeks to come.
+        """Have trips of these vehicles measured: those to come, and those of the week before.
 
-        Most of their trips get a label, and labels come two weeks after the trip, as soon as a
-        workshop can be had.
+        Recorders keep the last week, so that most of its trips can still be measured, and most of
+        those to come will be. Labels then arrive two weeks after the trip, as soon as a workshop
+        can be had, and so do those that were on their way.
 
         Args:
             vehicles: their names.
             now: from when on.
             weeks: for how long.
         """
-        for vehicle in vehicles:
-            self._asked[vehicle] = now + weeks * WEEK
+        newly = [name for name in vehicles if self._asked.get(name, now) <= now]
+        for name in vehicles:
+            self._asked[name] = now + weeks * WEEK
+        theirs = pl.col("asset_id").is_in(list(vehicles))
+        soon = pl.max_horizontal(pl.lit(now), pl.col("measured_at") + _lag(_ASKED_SPREAD))
+        sooner = pl.when(theirs).then(pl.min_horizontal("due_at", soon)).otherwise("due_at")
+        self._pending = self._pending.with_columns(due_at=sooner)
+        share = self.plan.label_share, self.plan.asked_share
+        for fates in self._fates[max(self._decided - 2, 0) : self._decided]:
+            more = fates.filter(
+                pl.col("asset_id").is_in(newly),
+                pl.col("at").is_between(now - WEEK, now),
+                pl.col("luck").is_between(*share, closed="left"),
+            )
+            self._pending = pl.concat([self._pending, _labels(more, _ASKED_SPREAD)])
 
     def labels(self, until: datetime) -> pl.DataFrame:
         """Labels that have arrived since they were last asked for, and none twice.
@@ -231,7 +245,7 @@ class World:
             self._pending = pl.concat([self._pending, self._to_come(self._decided)])
             self._decided += 1
         due = self._pending["due_at"] <= until
-        arrived = self._pending.filter(due).sort("due_at", "asset_id")
+        arrived = self._pending.filter(due).sort("due_at", "asset_id").drop("lag")
         self._pending = self._pending.filter(~due)
         return arrived
 
@@ -249,19 +263,32 @@ class World:
 
     def _to_come(self, week: int) -> pl.DataFrame:
         """The labels that trips of a week will have: settled as it begins."""
-        fates = self._fates[week]
         begins = self.begins(week)
         names = [name for name, until in self._asked.items() if until > begins]
-        asked = pl.col("asset_id").is_in(names)
-        share = pl.when(asked).then(self.plan.asked_share).otherwise(self.plan.label_share)
-        spread = pl.when(asked).then(_ASKED_SPREAD).otherwise(_LATEST_LABEL - _SOONEST_LABEL)
-        lag = (spread.dt.total_microseconds() * pl.col("lag")).cast(pl.Int64)
-        return fates.filter(pl.col("luck") < share).select(
-            "asset_id",
-            measured_at="at",
-            capacity_ah=LABEL,
-            due_at=pl.col("at") + _SOONEST_LABEL + lag.cast(pl.Duration("us")),
+        fates = self._fates[week]
+        asked = fates["asset_id"].is_in(names)
+        plan = self.plan
+        return pl.concat(
+            [
+                _labels(some.filter(pl.col("luck") < share), spread)
+                for some, share, spread in (
+                    (fates.filter(asked), plan.asked_share, _ASKED_SPREAD),
+                    (fates.filter(~asked), plan.label_share, _LATEST_LABEL - _SOONEST_LABEL),
+                )
+            ]
         )
+
+
+def _labels(fates: pl.DataFrame, spread: timedelta) -> pl.DataFrame:
+    """Labels of trips, which arrive two weeks after them at the soonest, and so much later."""
+    return fates.select("asset_id", measured_at="at", capacity_ah=LABEL, lag="lag").with_columns(
+        due_at=pl.col("measured_at") + _lag(spread)
+    )
+
+
+def _lag(spread: timedelta) -> pl.Expr:
+    micros = pl.col("lag") * (spread / timedelta(microseconds=1))
+    return pl.lit(_SOONEST_LABEL) + micros.cast(pl.Int64).cast(pl.Duration("us"))
 
 
 def make_world(plan: TimeLapsePlan) -> tuple[World, Truth]:
@@ -374,6 +401,7 @@ def _no_labels() -> pl.DataFrame:
             "asset_id": pl.String,
             "measured_at": time,
             "capacity_ah": pl.Float64,
+            "lag": pl.Float64,
             "due_at": time,
         }
     )
