@@ -325,6 +325,10 @@ def test_any_algorithm_is_brought_up_to_date(
     package = register_update(found, settings, Silent()).package
     assert package.manifest.algorithm.name == algorithm
     assert package.manifest.booster == (algorithm != "ridge")
+    if algorithm == "xgboost_monotone":  # its new trees follow the trends as the old ones do
+        row = np.repeat(matrix(VIEW, new_rows()[:1]), 50, axis=0)
+        row[:, VIEW.names.index("discharge_time_s")] = np.linspace(500, 5000, 50)
+        assert (np.diff(package.predict_batch(row)) >= 0).all()
     if algorithm == "ridge":
         assert found.strategy == "full"
         with pytest.raises(PackageError, match="not one XGBoost booster"):

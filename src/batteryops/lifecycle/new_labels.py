@@ -42,6 +42,7 @@ may contradict them. Labels of one battery come in about the order in which they
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ONE_US: Final = timedelta(microseconds=1)
 _KNOWN_VEHICLES: Final = 65_536  # that are looked up once
+_ROWS_AT_ONCE: Final = 20_000
 
 _STAGES: Final = (OTHER_VIEW, SENSOR_FAULT)  # what a question lacks, the worse first; then nothing
 _USABLE: Final = len(_STAGES)
@@ -165,9 +166,8 @@ def fresh_labels(
     )
     judged = found.with_columns(reason=reason)
     dropped = arrived.dropped + Counter(judged["reason"].drop_nulls().to_list())
-    rows = (
+    rows = (  # in the order of the labels: spans of an asset's labels follow each other
         judged.filter(pl.col("reason").is_null())
-        .sort("asset_id", "answered_at", "measured_at")
         .with_columns(op_index=pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("asset_id"))
         .select("asset_id", "op_index", *view.names, LABEL, "answered_at", "received_at")
     )
@@ -244,7 +244,8 @@ def _questions(log: PredictionLog, arrived: _Arrived, view: FeatureView) -> pl.D
     if not spans.is_empty():
         first: Any = spans["from_at"].min()
         last: Any = spans["to_at"].max()
-        for frame in log.frames(first, last + _ONE_US, features=view.names):
+        frames = log.frames(first, last + _ONE_US, _ROWS_AT_ONCE, features=view.names)
+        for frame in frames:
             served = frame.filter("served")
             near = join_labels(arrived.joined, served, further=view.names).rows
             own = near.join(spans.select("label", "measured_at"), on="label").with_columns(
