@@ -118,6 +118,13 @@ def _short(value: object) -> str:
 
 def demo(
     source: Source = None,
+    time_lapse: Annotated[
+        bool,
+        typer.Option("--time-lapse", help="A year of a simulated fleet that changes, in minutes."),
+    ] = False,
+    vehicles: Annotated[int, typer.Option("--vehicles", min=10, help="In the time lapse.")] = 200,
+    weeks: Annotated[int, typer.Option("--weeks", min=2, help="In the time lapse.")] = 52,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the time lapse.")] = 42,
     config: Config = None,
     home: Home = None,
     as_json: Json = False,
@@ -129,10 +136,20 @@ def demo(
 
     Uses the NASA cells when BATTERYOPS_DATA has them, else a simulated fleet, and says which. Its
     state stands in a folder of its own, demo/ under the home folder.
+
+    With --time-lapse a fleet drives through a year in which five things change at weeks that nobody
+    is told, and the loop is compared with models that never learn, and that learn every Sunday. It
+    stands in time-lapse/ under the home folder, which is emptied first.
     """
+    settings = settings_of(config, home)
+    if time_lapse:
+        from batteryops.cli import time_lapse as year
+
+        shown_year = year.run(settings, vehicles=vehicles, weeks=weeks, seed=seed, as_json=as_json)
+        _open(shown_year.page, wanted=open_report)
+        return
     from batteryops.lifecycle.demo import run_demo
 
-    settings = settings_of(config, home)
     with terminal.steps(quiet=as_json) as progress:
         shown = run_demo(settings, source=source, config=config, progress=progress)
     if as_json:
@@ -141,7 +158,11 @@ def demo(
         terminal.table("what happened", ["step", "result", "seconds"], shown.rows)
         terminal.say(str(shown.report), label="the page", style="bold")
         terminal.say(f"batteryops versions --home {shown.home}", label="to go on", style="bold")
-    if open_report:
+    _open(shown.report, wanted=open_report)
+
+
+def _open(page: Path, *, wanted: bool) -> None:
+    if wanted:
         import webbrowser
 
-        webbrowser.open(Path(shown.report).resolve().as_uri())
+        webbrowser.open(page.resolve().as_uri())

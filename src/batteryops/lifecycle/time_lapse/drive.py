@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -139,7 +139,12 @@ class Watch:
 
 
 def drive(
-    plan: TimeLapsePlan, settings: Settings, make_loop: MakeLoop, progress: Progress
+    plan: TimeLapsePlan,
+    settings: Settings,
+    make_loop: MakeLoop,
+    progress: Progress,
+    *,
+    seen: Callable[[WeekSeen], None] = lambda _week: None,
 ) -> TimeLapse:
     """Let the weeks of a plan pass.
 
@@ -148,6 +153,7 @@ def drive(
         settings: as `time_lapse_settings` makes them. What stands in their home is removed first.
         make_loop: makes what is called each week; it never sees the truth.
         progress: told what is being done.
+        seen: told of each week when it is over.
 
     Raises:
         BatteryOpsError: what any of the steps refuses.
@@ -175,6 +181,7 @@ def drive(
                 for week in range(plan.weeks):
                     progress.within(week, plan.weeks)
                     weeks.append(year.drive(week, loop))
+                    seen(weeks[-1])
                 progress.within(plan.weeks, plan.weeks)
     found = score([week.loop.causes for week in weeks], truth.injections)
     retrained = year.weekly.retrainings
