@@ -188,6 +188,17 @@ def test_predictions_are_compared_only_where_this_package_gave_them(
     assert "rows_of_other_views" not in document
 
 
+def test_a_package_that_has_answered_nothing_yet_is_compared_by_what_was_asked(
+    settings: Settings, package: ModelPackage
+) -> None:
+    """As in the first run after a promotion."""
+    own = answers(settings, package)
+    others = [replace(one, package_fingerprint="ab" * 32, model_version="0") for one in own]
+    document = monitored(settings, others).document
+    assert document["drift"]["prediction"] is None
+    assert document["drift"]["rows"] == len(others)
+
+
 def test_questions_of_another_view_are_told_and_not_taken_for_missing_values(
     settings: Settings, package: ModelPackage
 ) -> None:

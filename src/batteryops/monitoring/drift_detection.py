@@ -253,7 +253,12 @@ def detect(
         )
     if not counts.rows:
         raise DataError("there are no current rows; expected one at least")
-    columns = reference.columns
+    # a package that has answered nothing yet has no predictions to compare
+    columns = {
+        name: column
+        for name, column in reference.columns.items()
+        if name != PREDICTION or counts.tallies[name].cells.any()
+    }
     spreads = {name: _spread(column, counts.tallies[name]) for name, column in columns.items()}
     measured = {
         name: _measure(column, counts.tallies[name], spreads[name], limits)
