@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from batteryops.errors import GateError, PackageError, RecordsError, RegistryError
-from batteryops.lifecycle import rollback as rollback_module
 from batteryops.lifecycle.champion_moves import moves
 from batteryops.lifecycle.loading import open_registry
 from batteryops.lifecycle.promotion import promote
@@ -18,7 +17,9 @@ from batteryops.lifecycle.rollback import ROLLBACK_CARRIED_OUT, rollback
 from batteryops.records.ledger import MODEL_ROLLED_BACK, Ledger
 from batteryops.registry import mlflow_tracking
 from batteryops.registry.mlflow_tracking import ModelRegistry
+from batteryops.registry.store import open_client
 from batteryops.registry.versions import ARCHIVED_TAG, ROLLED_BACK_TAG
+from batteryops.serving.live_model import LiveModel
 from batteryops.settings import Settings, load_settings
 
 CHANGES = ("set_", "delete_", "create_", "append")
@@ -87,7 +88,7 @@ def dies_at(call: int, how: type[BaseException]) -> Iterator[list[str]]:
 
             return change
 
-    open_client, append = mlflow_tracking.open_client, Ledger.append
+    append = Ledger.append
 
     def appended(self: Ledger, *given: Any, **named: Any) -> Any:  # noqa: ANN401 - as it is called
         try:
@@ -206,7 +207,7 @@ def test_a_model_that_does_not_answer_as_recorded_is_passed_over(
         asked.append(self.version)
         return "the model answers nan" if self.version == "2" else None
 
-    monkeypatch.setattr(rollback_module.LiveModel, "self_test", self_test)
+    monkeypatch.setattr(LiveModel, "self_test", self_test)
     assert rollback(settings, reason="bad").version == 1
     assert asked == ["2", "1"]
 

@@ -13,6 +13,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from batteryops.errors import RecordsError
+from batteryops.models.many_rows import estimate_columns
 from batteryops.models.package import ModelPackage
 from batteryops.records.predictions import PredictionBatch, PredictionLog
 from batteryops.serving import batch as batch_module
@@ -560,12 +561,11 @@ def test_a_challenger_that_crashes_takes_nothing_from_a_batch_and_its_rows_are_o
 ) -> None:
     client = serve(deployment=two(package, mode, 0.5))
     lineup = client.app.state.service.lineup  # type: ignore[attr-defined]  # FastAPI's
-    honest = batch_module.estimate_columns
 
     def crashes(asked: ModelPackage, *given: Any) -> Any:  # noqa: ANN401 - as it is called
         if asked is lineup.challenger.package:
             raise RuntimeError("a broken model")
-        return honest(asked, *given)
+        return estimate_columns(asked, *given)
 
     monkeypatch.setattr(batch_module, "estimate_columns", crashes)
     given = [body | {"vehicle_id": f"B{n:04}"} for n in range(5, 25)]
