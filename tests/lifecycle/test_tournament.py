@@ -31,9 +31,9 @@ from batteryops.lifecycle.preparation import Prepared, prepare
 from batteryops.lifecycle.progress import Silent
 from batteryops.lifecycle.registration import Registered, register
 from batteryops.lifecycle.sources import open_source
-from batteryops.lifecycle.tournament import TUNED, run_tournament
+from batteryops.lifecycle.tournament import TUNED, decision_of, run_tournament
 from batteryops.lifecycle.training import Choice, train
-from batteryops.models.algorithms import Matrix, Predict
+from batteryops.models.algorithms import Matrix, Predict, get_algorithm
 from batteryops.models.manifest import ChosenAlgorithm
 from batteryops.models.search import Budget
 from batteryops.settings import Settings, load_settings
@@ -265,3 +265,25 @@ def test_a_decision_is_made_once_for_the_same_rows() -> None:
     assert decide(*rows) is decide(*rows)
     assert calls == [4]
     assert decide(*rows).algorithm.shares == {"mean": 1.0}
+
+
+def test_a_stack_is_fitted_again_with_its_shares_and_searched_values(settings: Settings) -> None:
+    task = task_of(VIEW, settings)
+    values = {"n_estimators": 5, "max_depth": 2}
+    chosen = ChosenAlgorithm(
+        name="stack", shares={"ridge": 0.25, TUNED: 0.75}, values={TUNED: values}
+    )
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(40, len(task.names))).astype(np.float32)
+    labels = rows[:, 0].astype(np.float64) + 2.0
+    assets = np.repeat(np.array(list("abcd"), dtype=object), 10)
+    data = (rows, labels, Owners(assets, assets))
+
+    decision = decision_of(chosen, task)
+
+    assert decision.algorithm == chosen
+    ridge, boosted = (
+        get_algorithm(name).make(task, given)(*data)(rows)
+        for name, given in (("ridge", {}), ("xgboost", values))
+    )
+    assert decision.fit(*data)(rows) == pytest.approx(0.25 * ridge + 0.75 * boosted, abs=1e-9)
