@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from batteryops.errors import GateError, PackageError, RecordsError, RegistryError
+from batteryops.errors import GateError, PackageError, RecordsError, RegistryError, SettingsError
 from batteryops.lifecycle.champion_moves import moves
 from batteryops.lifecycle.loading import open_registry
 from batteryops.lifecycle.promotion import promote
@@ -217,6 +217,8 @@ def test_what_makes_no_sense_is_refused(settings: Settings) -> None:
         rollback(settings, reason=" ")
     with pytest.raises(RegistryError, match="version 3 is @champion already"):
         rollback(settings, reason="bad", to=3)
+    with pytest.raises(SettingsError, match="no server's address"):
+        rollback(settings, reason="bad", servers=["localhost"])
     with pytest.raises(RegistryError, match="no version 9"):
         rollback(settings, reason="bad", to=9)
     registry = open_registry(settings)

@@ -136,3 +136,20 @@ def test_what_is_no_address_or_key_is_refused(
 ) -> None:
     with pytest.raises(SettingsError, match=match):
         wait_until_served(settings, 2, FINGERPRINT, **given)
+
+
+def test_a_key_is_read_from_the_file_of_the_settings(
+    settings: Settings, server: Callable[[Tell], str], tmp_path: Path
+) -> None:
+    file = tmp_path / "key"
+
+    def tell(_number: int, _path: str, headers: dict[str, str]) -> tuple[int, Any]:
+        return says(2) if headers.get("Authorization", "").startswith(SCHEME) else (401, {})
+
+    asked = {"servers": (server(tell),), "servers_key_file": str(file)}
+    given = settings.model_copy(update={"retraining": settings.retraining.model_copy(update=asked)})
+    with pytest.raises(SettingsError, match=r"servers_key_file .* cannot be read"):
+        wait_until_served(given, 2, FINGERPRINT)
+    file.write_text(f"{SECRET}\n")
+    (state,) = wait_until_served(given, 2, FINGERPRINT)
+    assert state.served

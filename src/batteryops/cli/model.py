@@ -385,15 +385,15 @@ def promote(
     Exit 1 also when it is champion, but a running server does not answer with it yet.
     """
     from batteryops.lifecycle.promotion import promote as put_in_service
-    from batteryops.lifecycle.servers import wait_until_served
+    from batteryops.lifecycle.servers import servers_of, wait_until_served
 
     settings = settings_of(config, home)
-    secret = None if key_file is None else read_secret(key_file)
+    urls, secret = servers_of(settings, server, None if key_file is None else read_secret(key_file))
     promoted = put_in_service(version, settings, to=to, force=force, reason=reason)
     servers: tuple[ServerState, ...] = ()
     if to == "champion":
         fingerprint = promoted.entry.details["package_fingerprint"]
-        servers = wait_until_served(settings, version, fingerprint, urls=server, secret=secret)
+        servers = wait_until_served(settings, version, fingerprint, urls=urls, secret=secret)
     if as_json:
         told = {"servers": [one.to_json() for one in servers]} if servers else {}
         terminal.print_json(promoted.to_json() | told)

@@ -16,7 +16,7 @@ from batteryops.errors import GateError, PackageError, RecordsError, RegistryErr
 from batteryops.lifecycle.champion_moves import Move, carry_out, moves, one_at_a_time
 from batteryops.lifecycle.loading import open_registry
 from batteryops.lifecycle.progress import Progress, Silent
-from batteryops.lifecycle.servers import ServerState, wait_until_served
+from batteryops.lifecycle.servers import ServerState, servers_of, wait_until_served
 from batteryops.models.package import load_package
 from batteryops.records.ledger import (
     MODEL_PROMOTED,
@@ -140,12 +140,14 @@ def rollback(  # noqa: PLR0913 - from what, to what, why, and whom to tell
         RegistryError: there is no champion, or none that can be gone back to; or the registry does
             not answer, and then rolling back again finishes what was begun.
         GateError: `to` never was champion and failed a gate.
-        RecordsError: the ledger is out of reach; then nothing moves.
-        SettingsError: a server's address or the key is none.
+        RecordsError: the ledger is out of reach. Nothing moves then; where only the end cannot be
+            written, rolling back again writes it, and moves nothing.
+        SettingsError: a server's address or the key is none; then nothing moves.
     """
     began, asked_at = time.monotonic(), datetime.now(UTC)
     if not (reason.strip() and reason.isprintable()):
         raise RecordsError(f"reason {reason!r}: expected printable text that says why")
+    urls, key = servers_of(settings, servers, secret)
     steps = progress or Silent()
     registry = open_registry(settings)
     with Ledger(settings.ledger_url) as ledger:
@@ -161,8 +163,8 @@ def rollback(  # noqa: PLR0913 - from what, to what, why, and whom to tell
             settings,
             decided.version,
             details["package_fingerprint"],
-            urls=servers,
-            secret=secret,
+            urls=urls,
+            secret=key,
         )
         if not _carried_out(ledger, decided.entry):
             ledger.append(

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import requests
 
 from batteryops.errors import BatteryOpsError, SettingsError
+from batteryops.files import first_line
 from batteryops.lifecycle.refreshing import refresh_server
 from batteryops.records.api_keys import is_secret
 from batteryops.serving.signatures import SignedRequest, signed_header
@@ -76,6 +78,7 @@ def wait_until_served(  # noqa: PLR0913 - whom to ask for what, how long, and wi
         urls: addresses of other servers, `http://127.0.0.1:8000`.
         within_s: how long to ask.
         secret: of an API key of scope predict, for servers with doors; it signs and is not sent.
+            None: that in `retraining.servers_key_file`, where there is one.
 
     Returns:
         A state for each server, in the order given; none where there are no servers to ask. One
@@ -84,6 +87,27 @@ def wait_until_served(  # noqa: PLR0913 - whom to ask for what, how long, and wi
     Raises:
         SettingsError: an address or the secret is none.
     """
+    servers, key = servers_of(settings, urls, secret)
+    if not servers:
+        return ()
+    wanted = (str(version), fingerprint)
+    with ThreadPoolExecutor(min(len(servers), _AT_ONCE)) as pool:
+        return tuple(pool.map(lambda url: _wait(url, wanted, within_s, key), servers))
+
+
+def servers_of(
+    settings: Settings, urls: Sequence[str] | None, secret: str | None
+) -> tuple[tuple[str, ...], str | None]:
+    """Whom to ask, and with which key; to be called before anything is changed.
+
+    Args:
+        settings: `retraining.servers` and `retraining.servers_key_file`, where nothing is given.
+        urls: as `wait_until_served` takes them.
+        secret: likewise.
+
+    Raises:
+        SettingsError: an address is none, or the key is none or cannot be read.
+    """
     servers = settings.retraining.servers if urls is None else tuple(urls)
     for url in servers:
         parts = urlsplit(url)
@@ -91,15 +115,19 @@ def wait_until_served(  # noqa: PLR0913 - whom to ask for what, how long, and wi
             raise SettingsError(
                 f"{masked(url)!r} is no server's address; expected http://HOST:PORT"
             )
+    file = settings.retraining.servers_key_file
+    if secret is None and file is not None and servers:
+        try:
+            secret = Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise SettingsError(
+                f"retraining.servers_key_file {file} cannot be read: {first_line(error)}"
+            ) from error
     if secret is not None and not is_secret(secret):
         raise SettingsError(
             "that is no API key; expected bo_ and the rest, as `batteryops keys create` printed it"
         )
-    if not servers:
-        return ()
-    wanted = (str(version), fingerprint)
-    with ThreadPoolExecutor(min(len(servers), _AT_ONCE)) as pool:
-        return tuple(pool.map(lambda url: _wait(url, wanted, within_s, secret), servers))
+    return servers, secret
 
 
 def _wait(url: str, wanted: tuple[str, str], within_s: float, secret: str | None) -> ServerState:
@@ -142,7 +170,11 @@ def _ask(
     except (requests.RequestException, ValueError) as error:
         return None, None, f"does not answer as a server of batteryops: {type(error).__name__}"
     if answer.status_code == HTTPStatus.UNAUTHORIZED and secret is None:
-        return None, None, "asks for an API key: give one of scope predict in a key file"
+        return (
+            None,
+            None,
+            "asks for an API key: put one of scope predict in retraining.servers_key_file",
+        )
     if answer.status_code != HTTPStatus.OK or not isinstance(told, dict):
         said = told.get("detail") if isinstance(told, dict) else None
         return None, None, f"refuses with status {answer.status_code}: {said or 'no reason given'}"

@@ -362,4 +362,5 @@ class RetrainingSettings(_Section):
     report: bool
     probation_days: Annotated[float, Field(gt=0)]
     servers: tuple[ServerUrl, ...]
+    servers_key_file: str | None
     trial: TrialSettings
