@@ -135,7 +135,8 @@ def _decide(loop: Loop) -> tuple[Decision, RetrainingRun | None]:
     decision = decide(facts, rules)
     if facts.open_run is not None:
         without = decide(replace(facts, open_run=None), rules)
-        if overtakes(without, facts.open_run, facts):
+        days = settings.retraining.trial.min_days
+        if overtakes(without, facts.open_run, facts, min_days=days):
             abandon(loop, facts.open_run, f"overtaken: {without.reason}")
             decision = without
     MonitoringRuns.beside(runs).add(

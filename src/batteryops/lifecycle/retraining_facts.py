@@ -135,7 +135,7 @@ def _drift_since(
     settings: Settings,
     now: datetime,
 ) -> datetime | None:
-    """Since when critical features have been drifting, for this champion."""
+    """Since when critical features have been drifting, also under another champion before."""
     critical = set(TriggerRules.of(settings).critical_features)
     alarmed = any(
         found.status == "alert" and found.cause != AGEING and not _is_fault(found.cause)
@@ -145,9 +145,7 @@ def _drift_since(
     if not alarmed:
         return None
     before = decisions[-1].document if decisions else {}
-    if before.get("champion") == seen.champion.version and (
-        since := before.get("facts", {}).get("drift_since")
-    ):
+    if since := before.get("facts", {}).get("drift_since"):
         return datetime.fromisoformat(since)
     at = datetime.fromisoformat(seen.document["at"])
     return min(at, now)

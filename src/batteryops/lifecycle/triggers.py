@@ -136,24 +136,27 @@ def decide(facts: Facts, rules: TriggerRules) -> Decision:
     return _judged(tuple(fired), tuple(doubts), facts, rules)
 
 
-def overtakes(decision: Decision, run: RetrainingRun, facts: Facts) -> bool:
+def overtakes(decision: Decision, run: RetrainingRun, facts: Facts, *, min_days: float) -> bool:
     """Whether what would be begun if a run on trial were not there is to end that trial.
 
     A challenger of every week must not hold up what an error, drift or a person asks for. One of
-    these is overtaken once there are twice as many fresh labels as it was begun with: a much better
-    one can be made, and each trial in turn gets longer than the one before it.
+    these has the days of a trial for itself, and is overtaken then once there are twice as many
+    fresh labels as it was begun with: a much better one can be made, and each trial in turn gets
+    longer than the one before it.
 
     Args:
         decision: as `decide` gives it without the open run.
         run: on trial, and not ended by the look that was just taken; `fresh_labels` of its document
             says what there was when it was begun.
         facts: of now.
+        min_days: that a trial takes.
     """
     if decision.action != "retrain" or run.state != TRIAL or decision.trigger not in _ASKING:
         return False
     if run.trigger not in _ASKING or decision.trigger == "manual":
         return True
-    return facts.fresh_labels >= 2 * int(run.document["fresh_labels"])
+    had = int(run.document.get("fresh_labels", 0))
+    return facts.now - run.started_at >= timedelta(days=min_days) and facts.fresh_labels >= 2 * had
 
 
 def _judged(
