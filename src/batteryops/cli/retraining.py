@@ -11,7 +11,7 @@ from batteryops.cli.options import Config, Home, Json, settings_of
 if TYPE_CHECKING:
     from batteryops.lifecycle.online_learning import LearnedOnline
 
-app = typer.Typer(help="Bring the model up to date.", no_args_is_help=True)
+app = typer.Typer(help="Bring the model up to date, by itself or by hand.", no_args_is_help=True)
 
 
 @app.command()
