@@ -1,18 +1,21 @@
-"""Why features drift: ageing, climate, operating mode, a new chemistry, or a sensor's fault.
+"""Why features drift: age, climate, load, chemistry, cooling, software, or a sensor's fault.
 
 What the counts cannot tell is told from samples of whole assets on both sides (`context`):
 
 1. A feature's own values: marks, one value repeated, another unit (`sensor_faults`).
-2. Ageing beyond what the reference saw: the same assets, later in their lives, are empty sooner, at
+2. Another cooling, or another software, in nearly all of the same assets (`changes`). Where assets
+   of another chemistry joined, they are told by those that drive beside them, and the others are
+   looked at by themselves.
+3. Ageing beyond what the reference saw: the same assets, later in their lives, are empty sooner, at
    lower voltage, and warm more; all that capacity rises with falls together.
-3. Temperature and load move for themselves, and other features follow them. What should have
+4. Temperature and load move for themselves, and other features follow them. What should have
    followed is told by the ties of the reference (`ties`). Where it did, or where the drift goes
    away once current rows are weighted to the reference's strata of temperature or load, the climate
    or the operating mode changed; what follows from the age of the rows is ageing. Where temperature
    or load moved and nothing followed, the sensor did.
-4. What remains in one sensor's features alone is an offset, if a constant takes it away; what
+5. What remains in one sensor's features alone is an offset, if a constant takes it away; what
    remains in several, of assets that the reference does not know, is a new chemistry.
-5. Where that names nothing, and only some assets are far from all others, they are looked at by
+6. Where that names nothing, and only some assets are far from all others, they are looked at by
    themselves.
 """
 

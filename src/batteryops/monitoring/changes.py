@@ -43,6 +43,7 @@ _LESS: Final = 0.8  # of the rise at most, or ...
 _MORE: Final = 1.4  # ... so much at least: as they age, batteries warm more, by some percent a year
 _STARTS_MOVED: Final = 0.5  # of what the rise moved
 _BETTER: Final = 0.6
+_FELL: Final = 0.3  # in deviations of the reference
 
 
 class Change(NamedTuple):
@@ -222,7 +223,7 @@ def _voltage_fell(pair: Pair) -> bool:
         for place, name in enumerate(pair.names)
         if name != PREDICTION and sensor_of(name) == "voltage" and is_level(name)
     ]
-    return any(pair.shifts[place] < 0 for place in places)
+    return any(pair.shifts[place] < -_FELL for place in places)
 
 
 def departure(pair: Pair, place: int, before: Floats, after: Floats) -> Departure | None:

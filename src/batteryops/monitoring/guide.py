@@ -57,8 +57,14 @@ reference's temperatures, loads and ages, and by what physics ties together:
 - `climate`: within bands of temperature rows look as in the reference. Watch the error; retrain
   when labels of the season have come.
 - `operating_mode`: within bands of load they do. Likewise, with labels of the new use.
-- `new_chemistry`: assets that the reference does not know, several sensors at once. Label some of
-  them, then retrain.
+- `new_chemistry`: assets that the reference does not know, several sensors at once; where they
+  joined a fleet, compared with the others of the same days. Label some of them, then retrain.
+- `thermal_management`: under the same load, in air that is as warm as before (the highest
+  temperature less the rise), nearly all of the same assets warm more or less than they did. Ask
+  what was done to the cooling, then retrain with labels from after it.
+- `software_update`: a time or a charge, which software computes, stepped in nearly all of the same
+  assets, and what is physically tied to it stayed. Ask what was released; rows from before it
+  teach a model another feature under the same name.
 - `sensor_fault: stuck`, `offset`, `unit`, `sentinel`, `missing`: one sensor, and the others did not
   follow. Mend it; never train on what it says.
 - `unknown`: none of these. Look at the page of `batteryops drift --out`.

@@ -119,6 +119,11 @@ def drift_alerts(settings: Settings) -> tuple[Rule, ...]:
                     "model_mae_estimate; retrain when labels have come."
                 ),
                 "`new_chemistry`: other batteries. They need a profile and a model of their own.",
+                "`thermal_management`: another cooling. Retrain with labels from after it.",
+                (
+                    "`software_update`: the feature is computed otherwise. Ask what was released; "
+                    "learn from rows after it alone."
+                ),
                 "`sensor_fault…`: mend the sensor; see SensorFault, which silences this alert.",
                 "`unknown`: `batteryops drift` draws both distributions side by side.",
             ),

@@ -142,8 +142,9 @@ def drift_causes_panel() -> Panel:
             Query("max by (feature, cause) (drift_cause)", "{{feature}}: {{cause}}"),
             Query("count(max by (feature, cause) (drift_cause)) or vector(0)", "alerts"),
         ),
-        "What each feature's alert looks like: ageing, climate, operating mode, new chemistry, a "
-        "sensor fault, or unknown. Empty where no feature is in alert.",
+        "What each feature's alert looks like: ageing, climate, operating mode, new chemistry, "
+        "another cooling or software, a sensor fault, or unknown. Empty where no feature is in "
+        "alert.",
     )
 
 
