@@ -247,7 +247,17 @@ def test_answers_from_before_intervals_are_kept_and_say_that_nothing_is_known(
         [[table]] = connection.execute(
             "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE '%version%'"
         ).fetchall()
-        for created in ("prediction_batches", "labels", "api_keys", "monitoring_runs", "incidents"):
+        later = (
+            "prediction_batches",
+            "labels",
+            "api_keys",
+            "monitoring_runs",
+            "incidents",
+            "leases",
+            "retraining_runs",
+            "retraining_requests",
+        )
+        for created in later:
             connection.execute(f"DROP TABLE {created}")
         connection.execute(
             "CREATE INDEX predictions_by_vehicle ON predictions (vehicle_id, prediction_id)"
