@@ -169,7 +169,6 @@ def _change_point(values: Floats) -> int:
     left = np.arange(1, n)
     sums = np.cumsum(values)
     between = (sums[:-1] - left * sums[-1] / n) ** 2 / (left * (n - left))
-    between[: _FEWEST - 1] = between[n - _FEWEST :] = -1.0
     return int(between.argmax()) + 1
 
 
