@@ -2,7 +2,8 @@
 
 What the champion's error is, is asked of the labels that it has not learned: what it says to their
 questions, beside them. While its features drift, these are the labels of questions that were asked
-since: those of before say nothing of what came.
+since: those of before say nothing of what came. Questions of before a software update that the
+champion has learned of are put to it as they would be asked now.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +18,9 @@ from batteryops.evaluation.ab_statistics import clustered_mean, interval
 from batteryops.features.views import matrix
 from batteryops.lifecycle.loading import LoadedModel
 from batteryops.lifecycle.new_labels import fresh_labels
+from batteryops.lifecycle.realignment import realign
 from batteryops.lifecycle.trigger_facts import Facts, FeatureFact, Trigger, TriggerRules
-from batteryops.lifecycle.update_package import labels_until
+from batteryops.lifecycle.update_package import labels_until, realignments
 from batteryops.monitoring.drift_detection import AGEING
 from batteryops.records.monitoring_runs import MonitoringRun, MonitoringRuns
 from batteryops.records.predictions import PredictionLog
@@ -69,7 +71,7 @@ def gather(settings: Settings, runs: RetrainingRuns, seen: Observed, *, now: dat
     drift = _drift(seen.document)
     drift_since = _drift_since(drift, decisions, seen, settings, now)
     fresh = fresh_labels(settings, package.view, since=labels_until(package), until=now)
-    rows = fresh.table
+    rows = realign(fresh.table, realignments(package))
     if drift_since is not None:
         rows = rows.filter(pl.col("answered_at") >= drift_since)
     started = runs.since(_EVER)
