@@ -235,7 +235,12 @@ def _prepare_file(url: URL, store: StoreName) -> None:
 
 
 def _sqlite_engine(url: URL) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": _WAIT_S}, json_serializer=_json)
+    engine = create_engine(
+        url,
+        connect_args={"timeout": _WAIT_S},
+        json_serializer=_json,
+        json_deserializer=orjson.loads,
+    )
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: object) -> None:
@@ -258,6 +263,7 @@ def _postgresql_engine(url: URL) -> Engine:
             url,
             connect_args={"connect_timeout": _WAIT_S},
             json_serializer=_json,
+            json_deserializer=orjson.loads,
             pool_pre_ping=True,  # a server that was restarted costs nobody an answer
         )
     except ImportError as error:

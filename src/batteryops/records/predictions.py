@@ -148,11 +148,13 @@ class PredictionLog(Store):
             BATCHES.c.batch_id >= frames.first_id(at), BATCHES.c.answered_at >= at
         )
         with self._database.read() as connection:
-            return int(connection.execute(singles).scalar_one()) + sum(
-                n_answered
+            alone: int = connection.execute(singles).scalar_one()
+            together = [
+                int(n_answered)
                 for n_answered, versions in connection.execute(batches)
                 if any(one.get("served", True) for one in versions)
-            )
+            ]
+        return alone + sum(together)
 
     def recent(self, limit: int, vehicle_id: str | None = None) -> list[PredictionRecord]:
         """The last `limit` single predictions, newest first; of one vehicle when it is named.

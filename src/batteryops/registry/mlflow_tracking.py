@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from batteryops.registry.versions import (
     CHALLENGER,
     CHAMPION,
     FINGERPRINT_TAG,
+    MetricsOfRun,
     ModelVersion,
     Status,
 )
@@ -205,8 +206,9 @@ class ModelRegistry:
     def find_alias(self, alias: str) -> ModelVersion | None:
         """The version that holds an alias, with or without `@`; None when none does."""
         with self._asked(f"look up @{alias.lstrip('@')}"):
-            number = self._aliases().get(alias.lstrip("@"))
-        return None if number is None else self.version(number)
+            aliases = self._aliases()
+            number = aliases.get(alias.lstrip("@"))
+        return None if number is None else self._find(number, aliases)
 
     def version_at(self, alias: str) -> ModelVersion:
         """The version that holds an alias, with or without `@`.
@@ -387,7 +389,7 @@ class ModelRegistry:
             return {}
         return {alias: int(number) for alias, number in model.aliases.items()}
 
-    def _find(self, number: int) -> ModelVersion | None:
+    def _find(self, number: int, aliases: Mapping[str, int] | None = None) -> ModelVersion | None:
         with self._asked(f"look up version {number}"):
             from mlflow.exceptions import MlflowException  # noqa: PLC0415 - heavy, see store
 
@@ -399,7 +401,7 @@ class ModelRegistry:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
                 return None
-            return self._read(found, self._aliases())
+            return self._read(found, self._aliases() if aliases is None else aliases)
 
     def _read(self, found: Any, aliases: Mapping[str, int]) -> ModelVersion:  # noqa: ANN401 - MLflow's, untyped
         number = int(found.version)
@@ -417,18 +419,19 @@ class ModelRegistry:
             aliases=held,
             status=status,
             tags=tags,
-            metrics=self._metrics(found.run_id),
+            metrics=MetricsOfRun(partial(self._metrics, found.run_id)),
         )
 
     def _metrics(self, run_id: str) -> dict[str, float]:
         from mlflow.exceptions import MlflowException  # noqa: PLC0415 - heavy, see store
 
-        try:
-            return dict(self._client.get_run(run_id).data.metrics)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            return {}  # the run was purged; its version stays
+        with self._asked(f"read the metrics of run {run_id}"):
+            try:
+                return dict(self._client.get_run(run_id).data.metrics)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                return {}  # the run was purged; its version stays
 
 
 def _location(root: str | Path | None) -> str | None:

@@ -1,9 +1,10 @@
 """A registered version of the model, and where it stands."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Final, Literal
 
 Status = Literal["candidate", "challenger", "champion", "archived"]
@@ -18,6 +19,33 @@ ARCHIVED_TAG: Final = "archived"
 ROLLED_BACK_TAG: Final = "rolled_back"
 
 
+class MetricsOfRun(Mapping[str, float]):
+    """Metrics of a run that are fetched when they are first looked at.
+
+    Most of those who look a version up want nothing but its number, and fetching some hundred
+    metrics takes as long as all else together.
+
+    Args:
+        fetch: from the store.
+    """
+
+    def __init__(self, fetch: Callable[[], Mapping[str, float]]) -> None:
+        self._fetch = fetch
+
+    @cached_property
+    def _found(self) -> Mapping[str, float]:
+        return self._fetch()
+
+    def __getitem__(self, name: str) -> float:
+        return self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
     """A registered version, and where it stands.
@@ -29,7 +57,8 @@ class ModelVersion:
         aliases: it holds, sorted, without `@`.
         status: `champion` or `challenger` by alias, else `archived` or `candidate`.
         tags: of the version.
-        metrics: of its run, by the names they were logged under.
+        metrics: of its run, by the names they were logged under; fetched when they are looked at,
+            which raises a RegistryError where the store does not answer.
     """
 
     version: int
