@@ -20,6 +20,7 @@ from batteryops.lifecycle import trials
 from batteryops.lifecycle.loading import open_registry
 from batteryops.lifecycle.probation_facts import probation_facts
 from batteryops.lifecycle.promotion import promote
+from batteryops.lifecycle.realignment import Realignment
 from batteryops.lifecycle.trial_log import Contender, live_answers
 from batteryops.lifecycle.trials import Version, judge_trial, look_at_trial, stands_since, trial_of
 from batteryops.models.package import ModelPackage
@@ -172,6 +173,7 @@ class World:
             since=given.pop("since", SINCE),
             until=datetime.now(UTC) + timedelta(seconds=1),
             rules=rules,
+            **given,
         )
 
 
@@ -335,6 +337,46 @@ def test_a_challenger_that_crashes_is_seen_in_what_is_answered_again(world: Worl
     assert look.verdict.decision == "stop_for_harm"
 
 
+def test_only_questions_from_a_time_on_are_answered_again_where_that_is_asked_for(
+    world: World,
+) -> None:
+    every_vehicle(world, alternating, times=1)
+    begin = SINCE - timedelta(days=21)
+    every_vehicle(world, lambda _: {7: 0.4}, begin=begin, times=3)
+    assert world.look(asked_since=begin + timedelta(days=1)).replayed == 24
+    later = world.look(asked_since=SINCE + timedelta(days=1))
+    assert (later.replayed, later.verdict.champion.compared) == (0, 12)  # what is live counts
+    verdict = judge_trial(
+        world.settings,
+        champion=1,
+        challenger=2,
+        since=SINCE,
+        until=later.until,
+        rules=EASY,
+        asked_since=begin + timedelta(days=1),
+    )
+    assert verdict.champion.compared == 36
+
+
+@pytest.mark.parametrize("learned_by", [1, 2])
+def test_questions_from_before_a_software_update_that_either_knows_are_left_out(
+    world: World, monkeypatch: pytest.MonkeyPatch, learned_by: int
+) -> None:
+    begin = SINCE - timedelta(days=21)
+    every_vehicle(world, lambda _: {1: 0.05}, begin=begin, times=3)
+    steps = [
+        Realignment("discharge_time_s", 1.0, -900.0, begin + timedelta(days=days))
+        for days in (1, 2)
+    ]
+    packages = {n: world.open_version(world.settings, n) for n in (1, 2)}
+    monkeypatch.setattr(trials, "open_version", lambda _, number: packages[number])
+    known = packages[learned_by].package
+    monkeypatch.setattr(trials, "realignments", lambda one: steps if one is known else [])
+    assert world.look().replayed == 12
+    assert world.look(asked_since=begin).replayed == 12
+    assert world.look(asked_since=begin + timedelta(days=2, hours=1)).replayed == 3
+
+
 def test_requests_of_one_name_are_told_apart(world: World) -> None:
     every_vehicle(world, alternating, times=2, request_id="always this")
     look = world.look()
@@ -479,5 +521,22 @@ def test_probation_compares_with_the_champion_before_on_the_same_questions(world
     assert len(new.error) == 48
     assert new.error == pytest.approx(0.06, abs=1e-6)
     assert former.error == pytest.approx(0.02, abs=1e-6)
+    since = SINCE + timedelta(days=1)
+    late = probation_facts(world.settings, 1, SINCE, until, before=2, asked_since=since)
+    assert late.pairs is not None
+    assert (late.asked, len(late.pairs.champion.error)) == (25, 12)  # shares are of all
     with pytest.raises(DataError, match="earlier time first"):
         probation_facts(world.settings, 1, until, SINCE)
+
+
+def test_probation_leaves_out_questions_from_before_a_software_update(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every_vehicle(world, lambda _: {2: 0.02}, begin=SINCE - timedelta(days=21), times=2)
+    every_vehicle(world, lambda _: {1: 0.02}, begin=SINCE + timedelta(hours=1), times=2)
+    step = Realignment("discharge_time_s", 1.0, -900.0, SINCE)
+    monkeypatch.setattr(trials, "realignments", lambda _: (step,))
+    until = datetime.now(UTC) + timedelta(seconds=1)
+    facts = probation_facts(world.settings, 1, SINCE, until, before=2)
+    assert facts.pairs is not None
+    assert len(facts.pairs.champion.error) == 24

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from batteryops.errors import DataError
 from batteryops.lifecycle.triggers import (
     TRIGGERS,
+    Decision,
     Facts,
     FeatureFact,
     TriggerRules,
     decide,
+    overtakes,
 )
 from batteryops.records.retraining_runs import Request, RetrainingRun
 from batteryops.settings import load_settings
@@ -388,6 +390,57 @@ def test_every_hold_is_recorded_the_first_of_them_is_the_reason() -> None:
         ["the", "last"],
         ["3", "runs"],
     ]
+
+
+def trial(trigger: str = "error", *, days: float = 8.0, had: int = 100) -> RetrainingRun:
+    """A run on trial that was begun so many days ago, with so many fresh labels."""
+    at = NOW - timedelta(days=days)
+    return RetrainingRun("run-1", trigger, "r", "trial", at, NOW, {"fresh_labels": had})
+
+
+def overtaken(run: RetrainingRun, trigger: str, labels: int = 200, action: str = "retrain") -> bool:
+    decision = Decision(action, trigger, "r")  # type: ignore[arg-type]  # one of each
+    known = facts(fresh_labels=labels, fresh_label_vehicles=min(labels, 60))
+    return overtakes(decision, run, known, min_days=7.0)
+
+
+@pytest.mark.parametrize("trigger", ["error", "drift", "manual"])
+@pytest.mark.parametrize("mine", ["weekly", "new_trips"])
+def test_a_challenger_of_every_week_makes_room_at_once(mine: str, trigger: str) -> None:
+    assert overtaken(trial(mine, days=0.1, had=1000), trigger, labels=1)
+
+
+@pytest.mark.parametrize("trigger", ["error", "drift"])
+@pytest.mark.parametrize("mine", ["error", "drift", "manual"])
+@pytest.mark.parametrize(
+    ("days", "labels", "expected"),
+    [(6.9, 1000, False), (7.0, 200, True), (7.0, 199, False), (40.0, 199, False)],
+)
+def test_what_was_asked_for_has_its_days_and_is_overtaken_by_twice_the_labels(
+    mine: str, trigger: str, days: float, labels: int, *, expected: bool
+) -> None:
+    assert overtaken(trial(mine, days=days, had=100), trigger, labels) is expected
+
+
+def test_a_person_overtakes_any_trial() -> None:
+    for mine in TRIGGERS:
+        assert overtaken(trial(mine, days=0.1, had=1000), "manual", labels=2)
+
+
+@pytest.mark.parametrize("mine", TRIGGERS)
+@pytest.mark.parametrize("trigger", ["weekly", "new_trips"])
+def test_what_comes_by_itself_overtakes_nothing(mine: str, trigger: str) -> None:
+    assert not overtaken(trial(mine, days=50.0, had=0), trigger, labels=10_000)
+
+
+@pytest.mark.parametrize("action", ["ask_for_labels", "wait", "nothing"])
+def test_only_what_would_be_begun_overtakes(action: str) -> None:
+    assert not overtaken(trial("weekly"), "error", action=action)
+
+
+@pytest.mark.parametrize("state", ["decided", "candidate", "probation"])
+def test_only_a_trial_is_overtaken(state: Any) -> None:  # noqa: ANN401 - any state
+    assert not overtaken(replace(trial("weekly"), state=state), "manual")
 
 
 def test_decision_and_facts_are_plain_json() -> None:
