@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import numpy as np
@@ -235,6 +235,7 @@ class _Year:
             said[WEEKLY] = self.weekly.predict(trips)
         now = self._world.begins(week + 1)
         self._clock.set(now)
+        labels += self._label(now)
         with self._watch.on("loop"):
             done = loop.week(week, now)
         if done.ask:
@@ -258,8 +259,13 @@ class _Year:
             self._clock.set(at)
             with self._watch.on("predictions over HTTP"):
                 said.append(self._gateway.predict(upload))
-            with self._watch.on("labels over HTTP"):
-                arrived = self._world.labels(at)
-                self._gateway.label(arrived)
-            labels += arrived.height
+            if at.hour == self._world.start.hour:  # once a day
+                labels += self._label(at)
         return np.concatenate(said), labels
+
+    def _label(self, now: datetime) -> int:
+        """Send the labels that have arrived; how many."""
+        with self._watch.on("labels over HTTP"):
+            arrived = self._world.labels(now)
+            self._gateway.label(arrived)
+        return arrived.height

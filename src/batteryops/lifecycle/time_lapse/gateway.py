@@ -19,8 +19,8 @@ from batteryops.serving.batch_forms import ARROW
 from batteryops.serving.labelling import MOST_LABELS
 from batteryops.settings import Settings
 
-SINGLES: Final = 2
-"""Of each upload so many trips are asked one by one, the others as a batch."""
+SINGLES: Final = 1
+"""Of each upload so many trips are asked by themselves, the others as a batch."""
 
 _PATIENCE_S: Final = 60.0
 _KEY: Final = "time-lapse"
