@@ -1,16 +1,15 @@
-"""Drive a fleet through its year: trips and labels over HTTP, and a look of the loop each week."""
+"""Drive a fleet through its year: trips and labels over HTTP, the loop looking in between."""
 
 import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from batteryops.errors import GateError
@@ -38,10 +37,13 @@ from batteryops.settings import Settings
 
 FROZEN: Final = "frozen"
 WEEKLY: Final = "weekly"
+AT_ONCE: Final = "weekly_at_once"
 LOOP: Final = "loop"
-FLEETS: Final = (FROZEN, WEEKLY, LOOP)
+FLEETS: Final = (FROZEN, WEEKLY, AT_ONCE, LOOP)
 
 _TRAINED_BEFORE: Final = timedelta(days=1)
+_CALM: Final = timedelta(days=3.5)  # between two looks
+_HURRY: Final = timedelta(days=1)  # while something goes on; a controller looks every hour
 
 Floats = NDArray[np.float64]
 
@@ -171,7 +173,7 @@ def drive(
             _first_model(world, settings)
         progress.step("start the server")
         with own_key(settings) as secret, server_in_time(settings, clock) as url:
-            loop = make_loop(settings, url)
+            loop = make_loop(settings, url, secret)
             with Gateway.to(url, secret) as gateway:
                 year = _Year(
                     world, truth=truth, settings=settings, clock=clock, gateway=gateway, watch=watch
@@ -183,6 +185,8 @@ def drive(
                     weeks.append(year.drive(week, loop))
                     seen(weeks[-1])
                 progress.within(plan.weeks, plan.weeks)
+                outcomes = loop.outcomes()
+    weeks = [replace(week, loop=week.loop.settled(outcomes)) for week in weeks]
     found = score([week.loop.causes for week in weeks], truth.injections)
     retrained = year.weekly.retrainings
     return TimeLapse(plan, settings, tuple(weeks), truth, found, retrained, watch.seconds)
@@ -224,48 +228,52 @@ class _Year:
         self._view = get_view(VIEW)
         self._frozen = load_model("champion", settings).package
         self.weekly = WeeklyFleet(world, settings)
+        self._next_look = world.start + _CALM
 
     def drive(self, week: int, loop: Loop) -> WeekSeen:
-        """Let one week pass, and the loop look at its end."""
+        """Let one week pass; the loop looks at its end, and now and then before."""
         trips = self._world.trips(week)
-        answered, labels = self._upload(trips)
-        said = {LOOP: answered}
-        with self._watch.on("frozen and weekly fleets"):
-            said[FROZEN] = self._frozen.predict_batch(matrix(self._view, trips))
-            said[WEEKLY] = self.weekly.predict(trips)
         now = self._world.begins(week + 1)
-        self._clock.set(now)
-        labels += self._label(now)
-        with self._watch.on("loop"):
-            done = loop.week(week, now)
-        if done.ask:
-            self._world.ask_for_labels(done.ask, now=now)
-        with self._watch.on("frozen and weekly fleets"):
-            self.weekly.end_week(week)
-        true_ah = trips.join(
-            self._truth[(week,)], on=["asset_id", "op_index"], how="left", maintain_order="left"
-        )[LABEL].to_numpy()
-        errors = {
-            fleet: float(np.abs(said[fleet] - true_ah).mean()) if trips.height else 0.0
-            for fleet in FLEETS
-        }
-        return WeekSeen(week, trips.height, labels, errors, done)
-
-    def _upload(self, trips: pl.DataFrame) -> tuple[Floats, int]:
-        """Send trips and labels as they come; what was answered, and how many labels came."""
-        said, labels = [np.empty(0)], 0
+        said, labels, looks = [np.empty(0)], 0, LoopWeek({})
         for upload in trips.partition_by("at", maintain_order=True):
             at = upload["at"][0]
             self._clock.set(at)
             with self._watch.on("predictions over HTTP"):
                 said.append(self._gateway.predict(upload))
-            if at.hour == self._world.start.hour:  # once a day
-                labels += self._label(at)
-        return np.concatenate(said), labels
+            labels += self._label(at)
+            if self._next_look <= at < now:
+                looks += self._look(loop, at)
+        self._clock.set(now)
+        labels += self._label(now)
+        looks += self._look(loop, now)
+        true_ah = trips.join(
+            self._truth[(week,)], on=["asset_id", "op_index"], how="left", maintain_order="left"
+        )[LABEL].to_numpy()
+        with self._watch.on("frozen and weekly fleets"):
+            answers = {
+                FROZEN: self._frozen.predict_batch(matrix(self._view, trips)),
+                WEEKLY: self.weekly.predict(trips),
+                AT_ONCE: self.weekly.predict_at_once(trips),
+                LOOP: np.concatenate(said),
+            }
+            self.weekly.end_week(week)
+        errors = {
+            fleet: float(np.abs(answers[fleet] - true_ah).mean()) if trips.height else 0.0
+            for fleet in FLEETS
+        }
+        return WeekSeen(week, trips.height, labels, errors, looks)
 
-    def _label(self, now: datetime) -> int:
-        """Send the labels that have arrived; how many."""
+    def _label(self, at: datetime) -> int:
+        """Send the labels that have arrived by now; how many these are."""
         with self._watch.on("labels over HTTP"):
-            arrived = self._world.labels(now)
+            arrived = self._world.labels(at)
             self._gateway.label(arrived)
         return arrived.height
+
+    def _look(self, loop: Loop, now: datetime) -> LoopWeek:
+        with self._watch.on("loop"):
+            done = loop.look(now)
+        if done.ask:
+            self._world.ask_for_labels(done.ask, now=now)
+        self._next_look = now + (_HURRY if done.hurry else _CALM)
+        return done

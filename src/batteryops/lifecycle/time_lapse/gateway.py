@@ -24,7 +24,7 @@ SINGLES: Final = 1
 
 _PATIENCE_S: Final = 60.0
 _KEY: Final = "time-lapse"
-_SCOPES: Final = ("predict", "label")
+_SCOPES: Final = ("predict", "label", "admin")  # the last: to have the server look at once
 
 
 class Gateway:

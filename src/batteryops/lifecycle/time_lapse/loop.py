@@ -1,8 +1,8 @@
-"""What the time lapse asks of the loop each week, and what the loop says it did."""
+"""What the time lapse asks of the loop at each look, and what the loop says it did."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Protocol
 
@@ -23,6 +23,7 @@ class Done:
         trigger: what asked for it: `weekly`, `error`, `drift`, ...
         reason: for people.
         outcome: what came of it, of a retraining: `promoted`, `kept`, `rejected`, ...
+        run_id: of the retraining that it belongs to.
     """
 
     at: datetime
@@ -30,6 +31,7 @@ class Done:
     trigger: str
     reason: str
     outcome: str = ""
+    run_id: str = ""
 
     def to_json(self, week: int) -> dict[str, Any]:
         """As a JSON document."""
@@ -45,7 +47,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class LoopWeek:
-    """What the loop saw and did in one look.
+    """What the loop saw and did in one look, or in all looks of a week.
 
     Args:
         causes: of the features in alert, and how many each has.
@@ -53,6 +55,7 @@ class LoopWeek:
         promotions: of challengers to champions since then.
         rollbacks: of champions since then.
         ask: vehicles whose labels are wanted soon.
+        hurry: whether something goes on that is to be looked at sooner.
     """
 
     causes: Mapping[str, int]
@@ -60,23 +63,43 @@ class LoopWeek:
     promotions: tuple[Done, ...] = ()
     rollbacks: tuple[Done, ...] = ()
     ask: tuple[str, ...] = ()
+    hurry: bool = False
+
+    def __add__(self, later: "LoopWeek") -> "LoopWeek":
+        """Both looks; of a cause the larger number of features."""
+        return LoopWeek(
+            causes=dict(Counter(self.causes) | Counter(later.causes)),
+            retrainings=self.retrainings + later.retrainings,
+            promotions=self.promotions + later.promotions,
+            rollbacks=self.rollbacks + later.rollbacks,
+            ask=tuple(dict.fromkeys(self.ask + later.ask)),
+            hurry=later.hurry,
+        )
+
+    def settled(self, outcomes: Mapping[str, str]) -> "LoopWeek":
+        """With what came of its retrainings in the end, by their runs."""
+        ended = (replace(one, outcome=outcomes.get(one.run_id, "")) for one in self.retrainings)
+        return replace(self, retrainings=tuple(ended))
 
 
 class Loop(Protocol):
-    """The loop as the time lapse sees it: it is called at the end of each week."""
+    """The loop as the time lapse sees it: it is called several times a week."""
 
-    def week(self, week: int, now: datetime) -> LoopWeek:
+    def look(self, now: datetime) -> LoopWeek:
         """Look at what is on record, and act.
 
         Args:
-            week: that ends, from 0.
             now: the simulated time, which the process lives by.
         """
         ...
 
+    def outcomes(self) -> Mapping[str, str]:
+        """What came of each retraining, by its run."""
+        ...
 
-MakeLoop = Callable[[Settings, str], Loop]
-"""From the settings of the time lapse and the URL of its server."""
+
+MakeLoop = Callable[[Settings, str, str], Loop]
+"""From the settings of the time lapse, the URL of its server, and a key that it lets in."""
 
 
 def causes_in_alert(document: Mapping[str, Any]) -> dict[str, int]:
@@ -104,8 +127,11 @@ class Watching:
         self._settings = settings
         self._progress = progress or Silent()
 
-    def week(self, week: int, now: datetime) -> LoopWeek:
+    def look(self, now: datetime) -> LoopWeek:
         """See `Loop`."""
-        del week
         monitored = run_monitoring(self._settings, self._progress, now=lambda: now)
         return LoopWeek(causes_in_alert(monitored.document))
+
+    def outcomes(self) -> Mapping[str, str]:
+        """See `Loop`."""
+        return {}

@@ -4,12 +4,13 @@ from typing import Final
 
 import jinja2
 
-from batteryops.lifecycle.time_lapse.drive import FROZEN, LOOP, WEEKLY, TimeLapse
+from batteryops.lifecycle.time_lapse.drive import AT_ONCE, FROZEN, LOOP, WEEKLY, TimeLapse
 from batteryops.lifecycle.time_lapse.figures import NAMES, draw_year
 
 FLEET_WORDS: Final = {
     FROZEN: "frozen: the first model, for ever",
-    WEEKLY: "weekly: refitted every Sunday on all labels, in service at once",
+    WEEKLY: "weekly: refitted every Sunday on all labels, in service after seven days of trial",
+    AT_ONCE: "weekly, in service at once and untried",
     LOOP: "the loop",
 }
 
@@ -29,6 +30,7 @@ def render_year(year: TimeLapse) -> str:
         fleets=[(fleet, words, f"{mae[fleet]:.4f}") for fleet, words in FLEET_WORDS.items()],
         against_frozen=f"{mae[LOOP] / mae[FROZEN]:.2f}",
         against_weekly=f"{mae[LOOP] / mae[WEEKLY]:.2f}",
+        against_at_once=f"{mae[LOOP] / mae[AT_ONCE]:.2f}",
         weekly_retrainings=year.weekly_retrainings,
         figure=draw_year(year),
         injections=injection_rows(year),

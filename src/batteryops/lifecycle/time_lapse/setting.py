@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from batteryops.features.views import get_view
+from batteryops.lifecycle.time_lapse.world import VIEW
 from batteryops.settings import Settings
 
 FOLDER: Final = "time-lapse"
@@ -15,9 +17,10 @@ def time_lapse_settings(settings: Settings) -> Settings:
     """What holds in the time lapse.
 
     Its labels say the truth of one trip each, and trips of a vehicle lie half a day apart at least:
-    a label belongs to one answer. Its window is little more than the week between two looks, so
-    that what the fleet did before is no longer looked at. Everybody gets a number, also out of the
-    training domain, so that three fleets of models can be compared on all trips.
+    a label belongs to one answer. Its window is a week, so that what the fleet did before is no
+    longer looked at, and drift of any feature asks for a new model. Drift is learned from 30 labels
+    on, as these come weeks late. Everybody gets a number, also out of the training domain, so that
+    fleets of models can be compared on all trips.
     """
     training, evaluation = settings.training, settings.evaluation
     monitoring, serving = settings.monitoring, settings.serving
@@ -26,7 +29,7 @@ def time_lapse_settings(settings: Settings) -> Settings:
             "environment": "time-lapse",
             "training": training.model_copy(
                 update={
-                    "view": "discharge_summary",
+                    "view": VIEW,
                     "parameters": {**training.parameters, **PARAMETERS},
                 }
             ),
@@ -34,10 +37,20 @@ def time_lapse_settings(settings: Settings) -> Settings:
                 update={"max_folds": 5, "calibration_folds": 5, "bootstrap_resamples": 200}
             ),
             "monitoring": monitoring.model_copy(
-                update={"window_days": 10.0, "label_tolerance_days": 0.2}
+                update={
+                    "window_days": 7.0,
+                    "label_tolerance_days": 0.2,
+                    "critical_features": get_view(VIEW).names,
+                }
             ),
             "retraining": settings.retraining.model_copy(
-                update={"report": False, "calibration_folds": 5}
+                update={
+                    "report": False,
+                    "calibration_folds": 3,
+                    "strategies": ("warm_start", "full"),
+                    "min_labels": 30,
+                    "probation_days": 7.0,
+                }
             ),
             "serving": serving.model_copy(
                 update={

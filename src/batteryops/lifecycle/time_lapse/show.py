@@ -7,8 +7,9 @@ from typing import Final
 
 from batteryops.files import replacing
 from batteryops.lifecycle.progress import Progress
+from batteryops.lifecycle.time_lapse.controlled import Controlled
 from batteryops.lifecycle.time_lapse.drive import TimeLapse, WeekSeen, drive
-from batteryops.lifecycle.time_lapse.loop import MakeLoop, Watching
+from batteryops.lifecycle.time_lapse.loop import MakeLoop
 from batteryops.lifecycle.time_lapse.page import render_year
 from batteryops.lifecycle.time_lapse.setting import time_lapse_settings
 from batteryops.lifecycle.time_lapse.world import TimeLapsePlan
@@ -31,7 +32,7 @@ def show_time_lapse(
     progress: Progress,
     *,
     seen: Callable[[WeekSeen], None] = lambda _week: None,
-    make_loop: MakeLoop = lambda settings, _url: Watching(settings),
+    make_loop: MakeLoop = Controlled,
 ) -> ShownYear:
     """Let a year pass in a home of its own, and write the page.
 

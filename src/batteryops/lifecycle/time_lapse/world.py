@@ -50,10 +50,11 @@ CAUSES: Final = (NEW_CHEMISTRY, THERMAL, ROUTES, WINTER, SOFTWARE)
 UPLOADS_PER_DAY: Final = 2
 """Gateways send what they recorded so often; trips of one vehicle lie further apart."""
 
-WINTER_DAYS: Final = 63.0
+WINTER_WEEKS: Final = 8
 _QUIET_WEEKS: Final = 4  # before the first cause, so that something has been learned of the fleet
 _LAST_WEEKS: Final = 4  # after the last one, in which it may be found
 _APART_WEEKS: Final = 7
+_AFTER_WINTER_WEEKS: Final = 5
 _SHORT_YEAR: Final = 12
 _SOONEST_LABEL: Final = timedelta(weeks=2)
 _LATEST_LABEL: Final = timedelta(weeks=6)
@@ -86,7 +87,7 @@ class TimeLapsePlan:
     seed: int = 42
     history_weeks: int = 10
     trips_per_week: float = 5.0
-    label_share: float = 0.4
+    label_share: float = 0.65
     asked_share: float = 0.9
     new_share: float = 0.3
 
@@ -331,19 +332,21 @@ def _injections(plan: TimeLapsePlan, rng: Generator) -> tuple[Injection, ...]:
     """Causes in random order at random weeks, far enough apart to be told apart."""
     first = _QUIET_WEEKS if plan.weeks >= _SHORT_YEAR else 1
     last = max(first, plan.weeks - (_LAST_WEEKS if plan.weeks >= _SHORT_YEAR else 1))
-    n = min(len(CAUSES), 1 + (last - first) // _APART_WEEKS)
-    spare = last - first - (n - 1) * _APART_WEEKS
-    places = np.sort(rng.integers(0, spare + 1, size=n))
-    weeks = first + places + _APART_WEEKS * np.arange(n)
-    causes = rng.permutation(len(CAUSES))[:n]
+    order = [CAUSES[place] for place in rng.permutation(len(CAUSES))]
+    while sum(gaps := _gaps(order)) > last - first:
+        order.pop()
+    spare = np.sort(rng.integers(0, last - first - sum(gaps) + 1, size=len(order)))
+    weeks = first + np.cumsum([0, *gaps]) + spare
     return tuple(
-        Injection(
-            int(week),
-            CAUSES[cause],
-            int(week + WINTER_DAYS // 7) if CAUSES[cause] == WINTER else None,
-        )
-        for week, cause in zip(weeks, causes, strict=True)
+        Injection(int(week), cause, int(week) + WINTER_WEEKS if cause == WINTER else None)
+        for week, cause in zip(weeks, order, strict=True)
     )
+
+
+def _gaps(order: list[str]) -> list[int]:
+    """Weeks at least from each cause to the next: a winter is over some weeks before that."""
+    after = {WINTER: WINTER_WEEKS + _AFTER_WINTER_WEEKS}
+    return [after.get(cause, _APART_WEEKS) for cause in order[:-1]]
 
 
 def _events(plan: TimeLapsePlan, injections: tuple[Injection, ...]) -> list[Event]:
@@ -357,7 +360,7 @@ def _events(plan: TimeLapsePlan, injections: tuple[Injection, ...]) -> list[Even
     if THERMAL in days:
         events.append(ThermalManagement(days[THERMAL], factor=2.5))
     if WINTER in days:
-        events.append(Winter(days[WINTER], days=WINTER_DAYS, fall_k=15.0, onset_days=7.0))
+        events.append(Winter(days[WINTER], days=7.0 * WINTER_WEEKS, fall_k=15.0, onset_days=7.0))
     return events
 
 
