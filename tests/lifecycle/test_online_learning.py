@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -27,11 +27,13 @@ from batteryops.lifecycle.packaging import RETRAINING_TAG
 from batteryops.lifecycle.progress import Silent
 from batteryops.lifecycle.promotion import RECOVERED, promote
 from batteryops.lifecycle.training_rows import rows_of
+from batteryops.lifecycle.update_package import realignments
 from batteryops.lifecycle.update_rows import rows_together
 from batteryops.models.package import load_package
 from batteryops.monitoring.error_estimate import ERROR_ESTIMATE
 from batteryops.monitoring.production_quality import REPEATING
 from batteryops.monitoring.reference import reference_of
+from batteryops.records.labels import Label
 from batteryops.records.ledger import GATE_VERDICT, MODEL_REGISTERED, Ledger
 from batteryops.registry.mlflow_tracking import ModelRegistry
 from batteryops.settings import Settings, load_settings
@@ -43,6 +45,8 @@ from lifecycle.updating import (
     new_rows,
     now,
     old_rows,
+    put,
+    record,
     small_config,
     train_champion,
 )
@@ -181,6 +185,78 @@ def test_the_next_update_goes_on_where_this_one_ended(begin: Callable[..., Setti
     assert fresh.n == 64
     rows = rows_together(rows_of(package, settings), fresh.table, VIEW, settings)
     assert (rows.replaced, rows.n_new) == (48, 64)  # those learned from before are said anew
+
+
+SHORTER = "discharge_time_s"
+
+
+def asked_across_an_update(settings: Settings) -> tuple[pl.DataFrame, datetime]:
+    """Questions of twelve days, of which software ends the last six 900 s sooner.
+
+    Returns:
+        What was asked, as the old software tells it, with `answered_at`; and when the first
+        question of the new software was asked.
+    """
+    began = datetime.now(UTC).replace(microsecond=0) - timedelta(days=13)
+    days = pl.duration(days=pl.col("op_index").cast(pl.Int64))
+    rows = fleet("NMC", vehicles=12, cycles=12, seed=3, first=201)
+    rows = rows.with_columns(answered_at=pl.lit(began) + days)
+    shorter = pl.when(pl.col("op_index") > 6).then(pl.col(SHORTER) - 900.0).otherwise(SHORTER)
+    told = rows.with_columns(shorter.alias(SHORTER)).iter_rows(named=True)
+    put(settings, [record(row["answered_at"], row) for row in told], [])
+    return rows, began + timedelta(days=7)
+
+
+def labelled(settings: Settings, rows: pl.DataFrame) -> None:
+    hour = timedelta(hours=1)
+    labels = [
+        Label(row["asset_id"], row["answered_at"] + hour, row["capacity_ah"], "bench")
+        for row in rows.iter_rows(named=True)
+    ]
+    put(settings, [], labels)
+
+
+def test_rows_of_before_a_software_update_are_learned_as_they_would_be_told_now(
+    begin: Callable[..., Settings],
+) -> None:
+    settings = begin()
+    rows, since = asked_across_an_update(settings)
+    early = pl.col("asset_id") <= "EV-1206"
+    labelled(settings, rows.filter(early))
+
+    found = update_model(settings, Silent(), until=now(), run_id=RUN, changed=[SHORTER])
+    assert found.accepted, found.reason
+    package = register_update(found, settings, Silent()).package
+    (step,) = realignments(package)
+    assert (step.feature, step.factor, step.since) == (SHORTER, 1.0, since)
+    assert step.shift == pytest.approx(-900.0, abs=30.0)
+    learned = rows_of(package, settings)
+    times, before = learned[SHORTER], old_rows().sort("asset_id", "op_index")[SHORTER]
+    old, new = times[: len(before)], times[len(before) :]
+    assert (old - before).to_list() == pytest.approx([step.shift] * 240)
+    expected = pl.when(pl.col("op_index") <= 6).then(step.shift).otherwise(-900.0)
+    first = rows.filter(early).sort("asset_id", "op_index").with_columns(by=expected)
+    assert (new - first[SHORTER]).to_list() == pytest.approx(first["by"].to_list())
+
+    promote(2, settings)
+    labelled(settings, rows.filter(~early))  # half of them are late, of questions of before
+    second = update_model(settings, Silent(), until=now(), run_id="another")
+    assert second.parent_version == 2
+    assert second.draft is not None, second.reason
+    assert second.draft.documents["update"]["realigned"] == [step.to_json()]
+    late = rows.filter(~early).sort("asset_id", "op_index").with_columns(by=expected)
+    grown = second.draft.table.filter(pl.col("asset_id") > "EV-1206").sort("asset_id", "op_index")
+    assert (grown[SHORTER] - late[SHORTER]).to_list() == pytest.approx(late["by"].to_list())
+    kept = second.draft.table.filter(pl.col("asset_id") <= "EV-1206")
+    assert kept[SHORTER].to_list() == pytest.approx(learned[SHORTER].to_list())
+
+
+def test_without_questions_of_late_nothing_is_realigned(begin: Callable[..., Settings]) -> None:
+    settings = begin()  # those that are asked were months ago
+    asked_and_labelled(settings, new_rows())
+    found = update_model(settings, Silent(), until=now(), run_id=RUN, changed=[SHORTER])
+    assert found.draft is not None, found.reason
+    assert found.draft.documents["update"]["realigned"] == []
 
 
 @pytest.mark.parametrize(

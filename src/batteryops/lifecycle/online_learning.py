@@ -335,7 +335,8 @@ class _Attempt:
         with PredictionLog(self.settings.predictions_url) as log:
             frames = log.frames(now - _LATELY, now + CLOCKS_DIFFER, features=names)
             served = [frame.filter("served").select("answered_at", *names) for frame in frames]
-        return pl.concat(served) if served else pl.DataFrame()
+        kinds = {"answered_at": pl.Datetime("us", "UTC"), **dict.fromkeys(names, pl.Float64())}
+        return pl.concat([pl.DataFrame(schema=kinds), *served])
 
 
 def _from_log(attempt: _Attempt, until: datetime) -> _Labels:
