@@ -7,7 +7,7 @@ already. So a run goes on from wherever it was left, and nothing half made is ev
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from batteryops.errors import BatteryOpsError, GateError, PackageError, RecordsError, RegistryError
@@ -162,12 +162,16 @@ def _judge(loop: Loop, run: RetrainingRun) -> RetrainingRun | None:
         if holder != version and (challenger is None or challenger.version != version):
             why = f"version {version} does not challenge any more: somebody else decided"
             return loop.move(run, "abandoned", why=why)
+        since = datetime.fromisoformat(run.document["trial_since"])
+        ahead = since - loop.now > timedelta(days=loop.settings.retraining.trial.max_days)
+        if ahead and holder != version:
+            return abandon(loop, run, f"its trial began at {since}, by a clock that was wrong")
         loop.progress.step(f"judge the trial of version {version}")
         verdict = judge_trial(
             loop.settings,
             champion=champion,
             challenger=version,
-            since=datetime.fromisoformat(run.document["trial_since"]),
+            since=min(since, loop.now),  # a clock may have been set back
             until=loop.now,
             asked_since=_asked_since(run),
         )
@@ -227,7 +231,7 @@ def _watch(loop: Loop, run: RetrainingRun) -> RetrainingRun | None:
         facts = probation_facts(
             loop.settings,
             version,
-            since,
+            min(since, loop.now),  # a clock may have been set back
             loop.now,
             before=before,
             asked_since=_asked_since(run),
