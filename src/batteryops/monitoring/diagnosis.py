@@ -27,8 +27,8 @@ _EXPLAINED: Final = 0.5
 _PSI_EXPLAINED: Final = 0.4
 _MOST: Final = 0.5
 _HEATING: Final = 1.25
-_BEGINS: Final = 0.25  # of what a temperature moved: so much the start may have moved
-_LIKELY: Final = 0.3  # of what a level moved
+_BEGINS: Final = 0.5  # of what a temperature moved: so much the start may have moved
+_LIKELY: Final = 0.1  # of what a level moved
 _CHANCE: Final = 1.358  # Kolmogorov's distance that like samples exceed in one case of twenty
 
 
@@ -142,6 +142,8 @@ def _followed(pair: Pair, axes: Axes, drifted: list[str], warning: float) -> dic
     age = pair.names.index(AGE)
     load = [] if axes.load is None or axes.mode is False else [axes.load]
     warm = [] if axes.temperature is None or axes.climate is False else [axes.temperature]
+    if axes.mode and axes.temperature is not None and _begin_as_warm(pair, axes.temperature):
+        warm = []  # warmer by what the load heats, not by the air
     both = [*load, *warm]
     nothing = np.zeros(len(pair.names))
     by_load = pair.follow(load) if load else nothing

@@ -1,5 +1,6 @@
 """The world of the time lapse: what is known of it, when labels come, and what happens to it."""
 
+from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 
@@ -21,14 +22,14 @@ from batteryops.lifecycle.time_lapse.world import (
     make_world,
 )
 
-PLAN = TimeLapsePlan(vehicles=10, weeks=8, seed=1, history_weeks=2)
+PLAN = TimeLapsePlan(vehicles=10, weeks=8, seed=1, history_weeks=2, label_share=0.4)
 KEY = ["asset_id", "op_index"]
 
 
 @cache
 def made(seed: int = 1) -> tuple[pl.DataFrame, Truth]:
     """All trips and the truth, made once."""
-    world, truth = make_world(TimeLapsePlan(vehicles=10, weeks=8, seed=seed, history_weeks=2))
+    world, truth = make_world(replace(PLAN, seed=seed))
     return pl.concat([world.trips(week) for week in range(8)]), truth
 
 

@@ -304,7 +304,9 @@ def make_world(plan: TimeLapsePlan) -> tuple[World, Truth]:
     injections = _injections(plan, default_rng(seeds[0]))
     labels = default_rng(seeds[1])
     fleet, events = plan.fleet(), _events(plan, injections)
-    rows = pl.concat([_rows(part) for part in simulate_chunks(fleet, events)])
+    parts = simulate_chunks(fleet, events)
+    # of a chemistry that never joins nothing is on record
+    rows = pl.concat([_rows(part) for part in parts if not part.cycles.is_empty()])
     rows = _in_slots(rows).sort("at", "asset_id")
     updated = next((found.week for found in injections if found.cause == SOFTWARE), None)
     if updated is not None:
