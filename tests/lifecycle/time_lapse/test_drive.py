@@ -38,17 +38,21 @@ class Scripted:
     """A loop that asks for labels and says that it did something, whatever it sees."""
 
     def __init__(self) -> None:
-        self.called: list[tuple[int, datetime]] = []
+        self.called: list[datetime] = []
 
-    def week(self, week: int, now: datetime) -> LoopWeek:
-        self.called.append((week, now))
-        done = Done(now, week + 2, "drift", "the <load> changed", "promoted")
+    def look(self, now: datetime) -> LoopWeek:
+        self.called.append(now)
+        ends = now == START + 3 * WEEK
+        done = Done(now, 4, "drift", "the <load> changed", run_id="r1")
         return LoopWeek(
-            causes={"climate": 2} if week == 2 else {},
-            retrainings=(done,) if week == 2 else (),
-            promotions=(done,) if week == 2 else (),
-            ask=("EV-0001",) if week == 0 else (),
+            causes={"climate": 2} if ends else {},
+            retrainings=(done,) if ends else (),
+            promotions=(done,) if ends else (),
+            ask=("EV-0001",) if now == START + WEEK else (),
         )
+
+    def outcomes(self) -> Mapping[str, str]:
+        return {"r1": "promoted"}
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +68,7 @@ def shown(
     (home / "time-lapse").mkdir()
     (home / "time-lapse" / "predictions.db").write_text("of an earlier year")
     settings = load_settings(quick_config, home=home)
-    return show_time_lapse(PLAN, settings, Silent(), make_loop=lambda _settings, _url: loop)
+    return show_time_lapse(PLAN, settings, Silent(), make_loop=lambda *_: loop)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +115,7 @@ def test_labels_arrived_when_they_were_due_and_belong_to_one_answer_each(
         labels = Labels.beside(log).frame(START - WEEK, corrected=True)
     assert labels.height == sum(week.labels for week in year.weeks) > 0
     assert ((labels["received_at"] - labels["measured_at"]) >= timedelta(days=14)).all()
-    assert (labels["received_at"] < START + PLAN.weeks * WEEK).all()
+    assert (labels["received_at"] < START + PLAN.weeks * WEEK + timedelta(minutes=10)).all()
     table = label_table(labels, tolerance=timedelta(days=0.2))
     joined = join_labels(table, answers(settings))
     assert joined.rows.height == labels.height
@@ -119,7 +123,9 @@ def test_labels_arrived_when_they_were_due_and_belong_to_one_answer_each(
 
 
 def test_the_loop_looks_at_the_end_of_each_week(loop: Scripted, year: TimeLapse) -> None:
-    assert loop.called == [(week, START + (week + 1) * WEEK) for week in range(PLAN.weeks)]
+    ends = [START + (week + 1) * WEEK for week in range(PLAN.weeks)]
+    assert {*ends} <= {*loop.called}
+    assert loop.called == sorted(loop.called)
     assert [week.week for week in year.weeks] == [*range(PLAN.weeks)]
 
 
@@ -158,7 +164,7 @@ def test_the_document_has_what_was_promised(year: TimeLapse) -> None:
         "rollbacks",
         "false_alarms",
     ]
-    assert {*told["mae_ah"]} == {"frozen", "weekly", "loop"}
+    assert {*told["mae_ah"]} >= {"frozen", "weekly", "loop"}
     assert all({*one} == {"week", "cause"} for one in told["injected"])
     assert all({*one} == {"week", "cause", "named_cause"} for one in told["detected"])
     assert told["retrainings"][0]["week"] == told["promotions"][0]["week"] == 2
