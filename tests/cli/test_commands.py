@@ -78,6 +78,7 @@ def test_every_command_and_option_that_readme_names_exists(run: Run) -> None:
                 "keys",
                 "labels",
                 "incidents",
+                "retrain",
             }
             else 1
         ]
