@@ -4,7 +4,7 @@ The log is read in chunks, and what each adds up to is kept: memory grows with l
 and never with the rows of the log.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Self
@@ -29,7 +29,6 @@ from batteryops.monitoring.reference import PREDICTION, Reference
 from batteryops.schema import Profile
 from batteryops.settings import Settings
 
-_ROWS_AT_ONCE: Final = 32_768
 _MOST_FRAMES: Final = 64  # of recent rows that are kept apart until they are joined
 
 
@@ -110,7 +109,7 @@ class WindowSums:
         watched = None if looked.view is None else Watched(looked.view.features, looked.profile_of)
         quality = QualityCounts.scan(watched, ()) if watched else None
         recent: list[pl.DataFrame] = []
-        for frame in _together(frames):
+        for frame in frames:
             errors += ErrorSums.of(looked.labels, frame, old_before=looked.old_before)
             served = frame.filter("served")
             rows += served.height
@@ -129,18 +128,6 @@ class WindowSums:
                 recent = _latest([*recent, _inputs(asked, looked.features)])
         kept = pl.concat(recent).tail(RECENT_ROWS) if recent else pl.DataFrame()
         return cls(rows, others, drift, errors, estimates, quality, kept)
-
-
-def _together(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """The same rows in fewer frames: each costs some 40 ms, and a batch may be of a few rows."""
-    kept: list[pl.DataFrame] = []
-    for frame in frames:
-        kept.append(frame)
-        if sum(part.height for part in kept) >= _ROWS_AT_ONCE:
-            yield pl.concat(kept)
-            kept = []
-    if kept:
-        yield pl.concat(kept)
 
 
 def _of_view(served: pl.DataFrame, package: ModelPackage) -> pl.DataFrame:

@@ -36,6 +36,22 @@ FRAME: Final[dict[str, Any]] = {
 }
 """Columns of the frames; the features that were asked for follow, as Float64."""
 
+_LOGGED: Final[dict[str, Any]] = {
+    "row": pl.Int64(),
+    "vehicle_id": pl.String(),
+    "role": pl.String(),
+    "capacity_ah": pl.Float64(),
+    "soh": pl.Float64(),
+    "version": pl.String(),
+    "low": pl.Float64(),
+    "high": pl.Float64(),
+    "status": pl.String(),
+    "outside": pl.List(pl.String()),
+    "outside_jointly": pl.Boolean(),
+}
+"""What a batch's own table tells, by its own names."""
+
+_BATCHES_AT_ONCE: Final = 500
 _AROUND: Final = timedelta(hours=1)  # between the making of an identifier and its answer, at most
 
 
@@ -48,9 +64,34 @@ def singles_after(
     return query if failed else query.where(PREDICTIONS.c.status != FAILED)
 
 
-def batch_after(last_id: str | None, since: datetime, until: datetime) -> sa.Select[Any]:
-    """The next batch of a span."""
-    return _after(BATCHES.c.batch_id, last_id, since, until, list(BATCHES.c)).limit(1)
+def batches_after(last_id: str | None, since: datetime, until: datetime) -> sa.Select[Any]:
+    """Identifiers and rows of the next batches of a span."""
+    columns = [BATCHES.c.batch_id, BATCHES.c.n_rows]
+    return _after(BATCHES.c.batch_id, last_id, since, until, columns).limit(_BATCHES_AT_ONCE)
+
+
+def batches_named(identifiers: Sequence[str]) -> sa.Select[Any]:
+    """Whole batches, in order."""
+    return (
+        sa.select(BATCHES).where(BATCHES.c.batch_id.in_(identifiers)).order_by(BATCHES.c.batch_id)
+    )
+
+
+def together(sizes: Sequence[tuple[str, int]], most: int) -> list[str]:
+    """The first of some batches that have no more rows together than that; one at least.
+
+    Examples:
+        >>> together([("a", 3), ("b", 4), ("c", 2)], 8)
+        ['a', 'b']
+    """
+    taken: list[str] = []
+    rows = 0
+    for identifier, n_rows in sizes:
+        if taken and rows + n_rows > most:
+            break
+        taken.append(identifier)
+        rows += n_rows
+    return taken
 
 
 def check_span(since: datetime, until: datetime, batch_rows: int, features: Sequence[str]) -> None:
@@ -80,33 +121,64 @@ def singles_frame(rows: Sequence[sa.Row[Any]], features: Sequence[str]) -> pl.Da
     )
 
 
-def batch_frame(row: sa.Row[Any], features: Sequence[str], *, failed: bool) -> pl.DataFrame:
-    """A row of `batch_after` as a frame: those of its rows that a model was asked about."""
+def batches_frame(
+    rows: Sequence[sa.Row[Any]], features: Sequence[str], *, failed: bool
+) -> pl.DataFrame:
+    """Rows of `batches_named` as one frame: those of their rows that a model was asked about."""
+    logged = pl.concat([_logged(row, place, features) for place, row in enumerate(rows)])
+    heads = pl.DataFrame(
+        [
+            (place, row.batch_id, row.request_id, row.answered_at, row.model_name, row.latency_ms)
+            for place, row in enumerate(rows)
+        ],
+        schema={"place": pl.UInt32(), "batch_id": pl.String()}
+        | {name: FRAME[name] for name in ("request_id", "answered_at", "model_name", "latency_ms")},
+        orient="row",
+    )
+    versions = pl.DataFrame(
+        [
+            (place, one["version"], one["fingerprint"], one.get("served", True))
+            for place, row in enumerate(rows)
+            for one in row.model_versions
+        ],
+        schema={
+            "place": pl.UInt32(),
+            "model_version": pl.String(),
+            "package_fingerprint": pl.String(),
+            "heard": pl.Boolean(),
+        },
+        orient="row",
+    )
     answered = pl.col("capacity_ah").is_not_null()
     asked = answered | (pl.col("status") == FAILED) if failed else answered
-    table = read_content(row.content, row.batch_id).filter(asked)
-    fingerprints = {one["version"]: one["fingerprint"] for one in row.model_versions}
-    served = {one["version"]: one.get("served", True) for one in row.model_versions}
-    whole = table.with_columns(
-        *(pl.lit(None, pl.Float64).alias(name) for name in features if name not in table.columns),
-        prediction_id=pl.format("{}:{}", pl.lit(row.batch_id), "row"),
-        request_id=pl.lit(row.request_id),
-        answered_at=pl.lit(row.answered_at, pl.Datetime("us", "UTC")),
-        model_name=pl.lit(row.model_name),
-        model_version=pl.col("version"),
-        package_fingerprint=pl.col("version").replace_strict(fingerprints, default=None),
-        latency_ms=pl.lit(row.latency_ms),
-        capacity_low_ah=pl.col("low"),
-        capacity_high_ah=pl.col("high"),
-        outside=pl.col("outside").fill_null(pl.lit([], pl.List(pl.String))),
-        outside_jointly=pl.col("outside_jointly").fill_null(value=False),
-        baseline=pl.lit(None, pl.String),
-        cached=pl.lit(value=False),
-        served=pl.col("version").replace_strict(served, default=True, return_dtype=pl.Boolean)
-        & answered,
+    whole = (
+        logged.filter(asked)
+        .rename({"version": "model_version", "low": "capacity_low_ah", "high": "capacity_high_ah"})
+        .join(heads, on="place", how="left", maintain_order="left")
+        .join(versions, on=["place", "model_version"], how="left", maintain_order="left")
+        .with_columns(
+            prediction_id=pl.format("{}:{}", "batch_id", "row"),
+            outside=pl.col("outside").fill_null(pl.lit([], pl.List(pl.String))),
+            outside_jointly=pl.col("outside_jointly").fill_null(value=False),
+            baseline=pl.lit(None, pl.String),
+            cached=pl.lit(value=False),
+            served=pl.col("heard").fill_null(value=True) & answered,
+        )
     )
-    kinds = FRAME | dict.fromkeys(features, pl.Float64())
-    return whole.select(pl.col(name).cast(kind) for name, kind in kinds.items())
+    return whole.select(*FRAME, *features)
+
+
+def _logged(row: sa.Row[Any], place: int, features: Sequence[str]) -> pl.DataFrame:
+    """What is taken of a batch's table, in the same types for all batches."""
+    table = read_content(row.content, row.batch_id)
+    return table.select(
+        pl.lit(place, pl.UInt32).alias("place"),
+        *(pl.col(name).cast(kind) for name, kind in _LOGGED.items()),
+        *(
+            (pl.col(name) if name in table.columns else pl.lit(None)).cast(pl.Float64).alias(name)
+            for name in features
+        ),
+    )
 
 
 def _after(

@@ -216,11 +216,18 @@ class PredictionLog(Store):
         last = None
         while True:
             with self._database.read() as connection:
-                row = connection.execute(frames.batch_after(last, since, until)).one_or_none()
-            if row is None:
-                break
-            yield from frames.batch_frame(row, features, failed=failed).iter_slices(batch_rows)
-            last = row.batch_id
+                sizes = [
+                    tuple(row)
+                    for row in connection.execute(frames.batches_after(last, since, until))
+                ]
+                if not sizes:
+                    break
+                taken = frames.together(sizes, batch_rows)
+                batches = connection.execute(frames.batches_named(taken)).all()
+            yield from frames.batches_frame(batches, features, failed=failed).iter_slices(
+                batch_rows
+            )
+            last = taken[-1]
 
 
 def _record(row: sa.Row[Any]) -> PredictionRecord:
