@@ -260,12 +260,13 @@ def test_without_questions_of_late_nothing_is_realigned(begin: Callable[..., Set
 
 
 @pytest.mark.parametrize(
-    ("share", "rows", "psi"), [(1.0, 64, (0, 0.05)), (0.8, 80, (0.1, 1)), (0.0, 304, (2, 9))]
+    ("least", "most", "rows", "psi"),
+    [(60, 500, 64, (0, 0.05)), (60, 50, 50, (0, 0.3)), (65, 500, 304, (2, 9))],
 )
 def test_drift_that_was_learned_from_is_no_drift_any_more(
-    begin: Callable[..., Settings], share: float, rows: int, psi: tuple[float, float]
+    begin: Callable[..., Settings], least: int, most: int, rows: int, psi: tuple[float, float]
 ) -> None:
-    settings = begin(min_labels=60, reference_new_share=share)
+    settings = begin(min_labels=least, reference_rows=most)
     asked_and_labelled(settings, new_rows())
     draft = updated(settings).draft
     assert draft is not None

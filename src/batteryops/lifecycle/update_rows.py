@@ -92,20 +92,25 @@ def rows_together(
     kept = old.join(latest.select(key), on=key, how="anti", nulls_equal=True, maintain_order="left")
     last = old.group_by("asset_id").agg(pl.col("op_index").max().alias("last"))
     place = pl.int_range(1, pl.len() + 1).over("asset_id") + pl.col("last").fill_null(0)
+    asked_last = pl.col("answered_at") if "answered_at" in latest.columns else pl.lit(0)
     numbered = (
         latest.sort("asset_id", "op_index", maintain_order=True)
         .join(last, on="asset_id", how="left", maintain_order="left")
         .with_columns(op_index=place)
         .select(
-            pl.col(name).cast(kind) if name in latest.columns else pl.lit(None, kind).alias(name)
-            for name, kind in old.schema.items()
+            *(
+                pl.col(name).cast(kind)
+                if name in latest.columns
+                else pl.lit(None, kind).alias(name)
+                for name, kind in old.schema.items()
+            ),
+            newest=asked_last.rank("ordinal", descending=True),
         )
     )
-    table = pl.concat(
-        [kept.with_columns(new=pl.lit(value=False)), numbered.with_columns(new=pl.lit(value=True))]
-    ).sort("asset_id", "op_index")
-    is_new = table["new"].to_numpy()
-    table = table.drop("new")
+    # `newest` numbers new rows from the one that was asked last; old ones have none
+    table = pl.concat([kept, numbered], how="diagonal").sort("asset_id", "op_index")
+    newest = table["newest"].fill_null(0).to_numpy()
+    is_new, table = newest > 0, table.drop("newest")
     rows = labelled(table, view, settings)
     most, seed = settings.retraining.max_rows, settings.training.seed
     old_at, new_at = np.flatnonzero(~is_new), np.flatnonzero(is_new)
@@ -124,28 +129,21 @@ def rows_together(
         old=rows[old_at],
         new=rows[new_at],
         n_new=int(is_new.sum()),
-        reference=_reference(rows, is_new, settings),
+        reference=_reference(newest, settings),
         replaced=old.height - kept.height,
     )
 
 
-def _reference(
-    rows: LabelledRows, is_new: NDArray[np.bool_], settings: Settings
-) -> NDArray[np.intp]:
+def _reference(newest: NDArray[np.integer], settings: Settings) -> NDArray[np.intp]:
     """The rows that drift is measured against: those of now, as far as there are enough.
 
-    Beside all rows of the past, what has changed would look like drift for ever.
+    Beside all rows of the past, what has changed would look like drift for ever, and what was
+    learned three weeks after a change is mostly from before it.
     """
     rules = settings.retraining
-    share, new_at = rules.reference_new_share, np.flatnonzero(is_new)
-    if share == 0.0 or new_at.size < rules.min_labels:
-        return np.arange(len(rows))
-    most = round(new_at.size * (1.0 - share) / share)
-    old_at = np.flatnonzero(~is_new)
-    if most < old_at.size:
-        seed = settings.training.seed
-        old_at = _sample(rows, old_at, most, seed) if most else old_at[:0]
-    return np.sort(np.concatenate([new_at, old_at]))
+    if int((newest > 0).sum()) < rules.min_labels:
+        return np.arange(newest.size)
+    return np.flatnonzero((newest > 0) & (newest <= rules.reference_rows))
 
 
 def labelled(table: pl.DataFrame, view: FeatureView, settings: Settings) -> LabelledRows:

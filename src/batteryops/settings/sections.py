@@ -357,7 +357,7 @@ class RetrainingSettings(_Section):
     replay: Annotated[float, Field(gt=0)]
     replay_rows: Annotated[int, Field(ge=1)]
     max_rows: Annotated[int, Field(ge=100)]
-    reference_new_share: Share
+    reference_rows: Annotated[int, Field(ge=50)]
     calibration_folds: Annotated[int, Field(ge=2)]
     report: bool
     probation_days: Annotated[float, Field(gt=0)]

@@ -240,8 +240,8 @@ class _Year:
             self._clock.set(at)
             with self._watch.on("predictions over HTTP"):
                 said.append(self._gateway.predict(upload))
-            labels += self._label(at)
             if self._next_look <= at < now:
+                labels += self._label(at)
                 looks += self._look(loop, at)
         self._clock.set(now)
         labels += self._label(now)
