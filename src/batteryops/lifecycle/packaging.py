@@ -10,7 +10,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -36,6 +36,7 @@ from batteryops.monitoring.production_quality import REPEATING, repeating_featur
 from batteryops.monitoring.reference import DRIFT_REFERENCE, Reference
 from batteryops.records.ledger import GATE_VERDICT, MODEL_REGISTERED, Ledger
 from batteryops.registry.mlflow_tracking import ModelVersion
+from batteryops.registry.package_cache import folder_of
 from batteryops.settings import Settings
 
 RETRAINING_TAG: Final = "retraining_run"
@@ -114,7 +115,8 @@ def register_draft(
         RegistryError, RecordsError: a store refuses.
     """
     progress.step("write the model package")
-    fingerprint = keep_rows(draft.table, settings)
+    run = draft.retraining_run
+    fingerprint = keep_rows(draft.table, settings, partial=_partial_name(run) if run else None)
     with _folder(draft, settings) as folder:
         package = _write(draft, settings, folder, fingerprint)
         with Ledger(settings.ledger_url) as ledger:
@@ -158,6 +160,29 @@ def find_registered(retraining_run: str, settings: Settings) -> ModelVersion | N
     return version
 
 
+def discard_left(
+    retraining_run: str, settings: Settings, version: ModelVersion | None = None
+) -> None:
+    """Remove what a killed process left of files that it was writing for a retraining.
+
+    Args:
+        retraining_run: its identifier; nobody else is at work for it.
+        settings: where packages and rows are.
+        version: that it registered, and that stands in no service yet; None where there is none.
+    """
+    packages, draft = settings.packages, _draft_name(retraining_run)
+    left = [packages / draft, settings.training_rows / _partial_name(retraining_run)]
+    left += packages.glob(f".{draft}.*.partial")
+    if version is not None and version.package_fingerprint is not None:
+        name = settings.registry.model_name
+        kept = folder_of(packages, name, version.version, version.package_fingerprint)
+        left += packages.glob(f".{kept.name}.*.partial")
+    for path in left:
+        shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):  # it was a folder, or nothing can be done about it
+            path.unlink()
+
+
 def refuse_taken(out: Path) -> None:
     """Refuse a folder for a package before minutes of work.
 
@@ -177,12 +202,21 @@ def refuse_taken(out: Path) -> None:
 @contextmanager
 def _folder(draft: Draft, settings: Settings) -> Iterator[Path]:
     """Name a folder to write the package to; a retraining that is repeated has the same one."""
-    folder = settings.packages / f".draft-{draft.retraining_run or secrets.token_hex(8)}"
+    folder = settings.packages / _draft_name(draft.retraining_run or secrets.token_hex(8))
     shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _draft_name(of: str) -> str:
+    return f".draft-{of}"
+
+
+def _partial_name(retraining_run: str) -> str:
+    """Of the file that rows are written to first: known to whoever comes after a kill."""
+    return f".{retraining_run}.partial"
 
 
 def _write(draft: Draft, settings: Settings, folder: Path, fingerprint: str) -> ModelPackage:

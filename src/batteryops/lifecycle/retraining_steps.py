@@ -13,6 +13,7 @@ from typing import Any, Final
 from batteryops.errors import BatteryOpsError, GateError, PackageError, RecordsError, RegistryError
 from batteryops.lifecycle.loading import open_registry
 from batteryops.lifecycle.online_learning import find_update, register_update, update_model
+from batteryops.lifecycle.packaging import discard_left
 from batteryops.lifecycle.probation import ProbationRules, judge_probation
 from batteryops.lifecycle.probation_facts import probation_facts
 from batteryops.lifecycle.progress import Progress
@@ -104,6 +105,7 @@ def abandon(loop: Loop, run: RetrainingRun, why: str) -> RetrainingRun:
 def _make_candidate(loop: Loop, run: RetrainingRun) -> RetrainingRun:
     """Bring the model up to date; nothing is in service yet."""
     found = find_update(run.run_id, loop.settings)
+    discard_left(run.run_id, loop.settings, found)
     if found is not None:  # a process was killed after it registered this
         return loop.move(run, "candidate", version=found.version)
     attempt = int(run.document.get("attempts", 0)) + 1

@@ -19,12 +19,13 @@ from batteryops.settings import Settings
 _REMEDY = "train again: `batteryops train` keeps the rows that it trains on"
 
 
-def keep_rows(table: pl.DataFrame, settings: Settings) -> str:
+def keep_rows(table: pl.DataFrame, settings: Settings, *, partial: str | None = None) -> str:
     """Keep the rows of a training; those that are kept already are not written again.
 
     Args:
         table: `asset_id`, `op_index`, the view's features, `capacity_ah`, and what else there is.
         settings: say where.
+        partial: name of the file that they are first written to; None makes one.
 
     Returns:
         Their fingerprint, by which `rows_of` finds them.
@@ -35,7 +36,7 @@ def keep_rows(table: pl.DataFrame, settings: Settings) -> str:
     name = fingerprint(table)
     path = _path(settings, name)
     if not _holds(path, name):
-        write_table(table, path)
+        write_table(table, path, partial=partial)
     return name
 
 
