@@ -290,14 +290,14 @@ def test_a_year_of_hourly_checks_has_a_weekly_run_every_sunday_at_two() -> None:
             FEW,
             "ask_for_labels",
             (
-                "but there are 40 fresh labels of 5 vehicles, and drift alone is learned from 200 "
-                "of 10."
+                "but there are 40 fresh labels of 5 vehicles, and where no error is known it is "
+                "learned from 200 of 10."
             ),
         ),
         ({"drift": DRIFTS} | WORSE, FEW, "retrain", "(also: drift); 40 fresh labels"),
         ({"new_trips": 4000}, {}, "wait", "there is no fresh label"),
         ({"new_trips": 4000}, OF_ONE, "wait", "one vehicle alone"),
-        ({"new_trips": 4000}, FEW, "retrain", "40 fresh labels"),
+        ({"new_trips": 4000}, FEW, "wait", "there are 40 fresh labels"),
         ({"last_weekly_at": None}, {}, "wait", "there is no fresh label"),
         ({"last_weekly_at": None}, OF_ONE, "wait", "one vehicle alone"),
     ],
@@ -343,11 +343,17 @@ def test_whose_labels_are_wanted_is_said_where_it_is_known() -> None:
     )
 
 
-def test_drift_without_enough_labels_does_not_keep_the_weekly_run_from_its_own() -> None:
-    decided = decide(facts(drift=DRIFTS, last_weekly_at=None, **FEW), RULES)
-    assert (decided.action, decided.trigger) == ("retrain", "weekly")
-    assert [one.trigger for one in decided.fired] == ["drift", "weekly"]
-    assert decided.held_back[0].startswith("drift: there are 40 fresh labels")
+def test_drift_without_enough_labels_does_not_keep_an_error_from_its_own() -> None:
+    decided = decide(facts(drift=DRIFTS, last_weekly_at=None, **(WORSE | FEW)), RULES)
+    assert (decided.action, decided.trigger) == ("retrain", "error")
+    assert [one.trigger for one in decided.fired] == ["error", "drift", "weekly"]
+
+
+def test_the_weekly_run_waits_for_labels_as_drift_does() -> None:
+    decided = decide(facts(last_weekly_at=None, **FEW), RULES)
+    assert decided.action == "wait"
+    assert "learned from 200 of 10" in decided.reason
+    assert decide(facts(last_weekly_at=None), RULES).action == "retrain"
 
 
 @pytest.mark.parametrize("known", [WORSE, {"drift": DRIFTS}, {"new_trips": 1000}])
@@ -427,10 +433,17 @@ def test_a_person_overtakes_any_trial() -> None:
         assert overtaken(trial(mine, days=0.1, had=1000), "manual", labels=2)
 
 
-@pytest.mark.parametrize("mine", TRIGGERS)
+@pytest.mark.parametrize("mine", ["manual", "error", "drift"])
 @pytest.mark.parametrize("trigger", ["weekly", "new_trips"])
-def test_what_comes_by_itself_overtakes_nothing(mine: str, trigger: str) -> None:
+def test_what_comes_by_itself_overtakes_nothing_that_was_asked_for(mine: str, trigger: str) -> None:
     assert not overtaken(trial(mine, days=50.0, had=0), trigger, labels=10_000)
+
+
+@pytest.mark.parametrize("trigger", ["weekly", "new_trips"])
+def test_what_comes_by_itself_overtakes_its_like_once_labels_have_doubled(trigger: str) -> None:
+    assert overtaken(trial("weekly", days=7.0, had=100), trigger, labels=200)
+    assert not overtaken(trial("weekly", days=7.0, had=100), trigger, labels=199)
+    assert not overtaken(trial("weekly", days=6.9, had=100), trigger, labels=200)
 
 
 @pytest.mark.parametrize("action", ["ask_for_labels", "wait", "nothing"])

@@ -211,7 +211,7 @@ def _show(look: "TrialLook") -> None:
 
 
 def _numbers(facts: "ModelFacts") -> list[object]:
-    return [facts.compared, facts.vehicles, _known(facts.mae_ah), _known(facts.latency_p95_ms)]
+    return [facts.compared, facts.vehicles, _known(facts.mae_ah), _known(facts.latency_p50_ms)]
 
 
 def _measures(verdict: "ABVerdict") -> list[list[object]]:

@@ -15,7 +15,8 @@ class ABRules:
         min_predictions: labelled answers that each model needs.
         level: of each one-sided test, at all looks together; p must be below.
         min_effect_size: Cohen's d over the pooled deviation that must be exceeded.
-        max_latency_ratio: the challenger's 95th percentile over the champion's.
+        max_latency_ratio: the challenger's median over the champion's. A 95th percentile is one of
+            the machine: of a few batches it was 1.5 times another's for the very same model.
         min_days: that a trial takes, so that it sees every day of a week.
         max_days: after which a challenger that has not won has lost. Labels come weeks late.
         urgent_gain_ah: a challenger that errs less than the champion by more than this, with

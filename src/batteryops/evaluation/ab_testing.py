@@ -30,9 +30,9 @@ def judge(trial: Trial, rules: ABRules | None = None) -> ABVerdict:
     In this order, what ends it: a split that was not by chance (reject); a challenger that leaves
     questions unanswered, or errs more at any look (stop for harm); one that harms a group, is too
     slow, or can no longer reach the effect that is asked for (reject). It is promoted when all
-    rules hold at one look, and rejected when they do not within `max_days`; fewer days and answers
-    are asked for where it is sure that the champion errs by far more. What is not known never
-    promotes.
+    rules hold at one look, and rejected when they do not within `max_days`. Where it is sure that
+    the champion errs by far more, fewer days and answers are asked for, and no group has to be
+    shown to be unharmed; one that is harmed still rejects. What is not known never promotes.
 
     Args:
         trial: what was answered until now.
@@ -59,7 +59,7 @@ def judge(trial: Trial, rules: ABRules | None = None) -> ABVerdict:
     facts = _facts(trial.champion, first), _facts(trial.challenger, second)
     if rules.hidden_cost > 1.0:
         first, second = first.weighted(rules.hidden_cost), second.weighted(rules.hidden_cost)
-    slow, fast = facts[1].latency_p95_ms, facts[0].latency_p95_ms
+    slow, fast = facts[1].latency_p50_ms, facts[0].latency_p50_ms
     groups: tuple[GroupResult, ...] = ()
     if facts[0].compared or facts[1].compared:
         groups = judge_groups(first, second, rules, paired=trial.paired)
@@ -181,7 +181,7 @@ def _missing(look: ABVerdict) -> Iterator[str]:
     if not found.size.d > rules.min_effect_size:
         yield f"Cohen's d = {found.size.d:.3g}, expected > {rules.min_effect_size:g}"
     for group in look.groups:
-        if group.status == "open":
+        if group.status == "open" and not is_urgent(look):
             yield (
                 f"{group.by} {group.name}: not shown to be at most {group.margin_ah:.3g} Ah worse "
                 f"(Holm's p = {group.p_not_inferior:.2g}, expected < {rules.level:g})"
@@ -233,6 +233,9 @@ def _won(look: ABVerdict) -> Iterator[str]:
     kept = [f"{group.by} {group.name}" for group in look.groups if group.status == "not inferior"]
     if kept:
         yield f"not inferior for {', '.join(kept)}"
+    unsure = [f"{group.by} {group.name}" for group in look.groups if group.status == "open"]
+    if unsure:
+        yield f"urgent, though not shown to be no worse for {', '.join(unsure)}"
     few = [f"{group.by} {group.name}" for group in look.groups if group.status == "too few"]
     if few:
         yield f"too few vehicles to judge {', '.join(few)}"
@@ -241,7 +244,7 @@ def _won(look: ABVerdict) -> Iterator[str]:
 def _latency_text(look: ABVerdict) -> str:
     return (
         f"the challenger takes {look.latency_ratio or 0.0:.3g} times as long as the champion "
-        f"(95th percentile), at most {look.rules.max_latency_ratio:g} is allowed"
+        f"(median), at most {look.rules.max_latency_ratio:g} is allowed"
     )
 
 
@@ -262,6 +265,7 @@ def _facts(answers: Answers, compared: Answers) -> ModelFacts:
         vehicles=len(set(compared.vehicle)),
         failed=int(answers.failed.sum()),
         mae_ah=float(compared.error.mean()) if len(compared.error) else None,
+        latency_p50_ms=float(np.median(timed)) if timed.size else None,
         latency_p95_ms=float(np.quantile(timed, 0.95)) if timed.size else None,
     )
 

@@ -22,7 +22,8 @@ class ModelFacts:
         vehicles: that these are of.
         failed: questions that the model gave no number for.
         mae_ah: mean absolute error of those that count, Ah; None without any.
-        latency_p95_ms: None where not known.
+        latency_p50_ms: None where not known.
+        latency_p95_ms: likewise.
     """
 
     answers: int
@@ -30,6 +31,7 @@ class ModelFacts:
     vehicles: int
     failed: int
     mae_ah: float | None
+    latency_p50_ms: float | None
     latency_p95_ms: float | None
 
 
@@ -80,7 +82,7 @@ class ABVerdict:
         challenger: likewise.
         unpaired: questions that one model alone answered, left out.
         improvement: None with labels of fewer than two vehicles.
-        latency_ratio: of 95th percentiles; None where not known.
+        latency_ratio: of medians; None where not known.
         sample_ratio_p: of the vehicles' split; None where paired or without answers.
         groups: each profile and SoH band.
         rules: that were applied.

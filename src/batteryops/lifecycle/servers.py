@@ -130,6 +130,20 @@ def servers_of(
     return servers, secret
 
 
+def have_looked(settings: Settings) -> None:
+    """Have the configured servers look at the registry now, where there is a key for it.
+
+    Those without one, or out of reach, look by themselves every `serving.watch_s`.
+
+    Raises:
+        SettingsError: an address is none, or the key is none or cannot be read.
+    """
+    servers, secret = servers_of(settings, None, None)
+    if secret is not None:
+        for url in servers:
+            _refresh(url, secret)
+
+
 def _wait(url: str, wanted: tuple[str, str], within_s: float, secret: str | None) -> ServerState:
     began = time.monotonic()
     if secret is not None:

@@ -39,6 +39,7 @@ _WEEK: Final = timedelta(days=7)
 _SENSOR_FAULT: Final = "sensor_fault"
 _NAMED: Final = 5  # vehicles or profiles that a reason names
 _ASKING: Final[frozenset[Trigger]] = frozenset({"manual", "error", "drift"})
+_SUFFICIENT: Final[frozenset[Trigger]] = frozenset({"manual", "error"})
 
 
 class Fired(NamedTuple):
@@ -139,10 +140,10 @@ def decide(facts: Facts, rules: TriggerRules) -> Decision:
 def overtakes(decision: Decision, run: RetrainingRun, facts: Facts, *, min_days: float) -> bool:
     """Whether what would be begun if a run on trial were not there is to end that trial.
 
-    A challenger of every week must not hold up what an error, drift or a person asks for. One of
-    these has the days of a trial for itself, and is overtaken then once there are twice as many
-    fresh labels as it was begun with: a much better one can be made, and each trial in turn gets
-    longer than the one before it.
+    A challenger of every week must not hold up what an error, drift or a person asks for. Any other
+    has the days of a trial for itself, and is overtaken then once there are twice as many fresh
+    labels as it was begun with: a much better one can be made, and each trial in turn gets longer
+    than the one before it.
 
     Args:
         decision: as `decide` gives it without the open run.
@@ -151,9 +152,12 @@ def overtakes(decision: Decision, run: RetrainingRun, facts: Facts, *, min_days:
         facts: of now.
         min_days: that a trial takes.
     """
-    if decision.action != "retrain" or run.state != TRIAL or decision.trigger not in _ASKING:
+    if decision.action != "retrain" or run.state != TRIAL:
         return False
-    if run.trigger not in _ASKING or decision.trigger == "manual":
+    presses, pressing = decision.trigger in _ASKING, run.trigger in _ASKING
+    if pressing and not presses:
+        return False
+    if presses > pressing or decision.trigger == "manual":
         return True
     had = int(run.document.get("fresh_labels", 0))
     return facts.now - run.started_at >= timedelta(days=min_days) and facts.fresh_labels >= 2 * had
@@ -168,10 +172,10 @@ def _judged(
         return _waits(fired, (*holding, *doubts))
     too_few = _too_few(facts, rules)
     if _can_learn(facts):
-        # drift alone learns from enough labels only; what else fired may run all the same
-        able = [one for one in fired if one.trigger != "drift" or not too_few]
+        # an error is known by labels of its own number, and a person may ask for anything
+        able = [one for one in fired if one.trigger in _SUFFICIENT or not too_few]
         if able:
-            passed = () if strongest in able else (f"drift: {too_few}",)
+            passed = () if strongest in able else (f"{strongest.trigger}: {too_few}",)
             return _retrains(able[0], fired, (*passed, *doubts), facts)
     if strongest.trigger not in _ASKING:
         return _waits(fired, (too_few, *doubts))
@@ -242,8 +246,8 @@ def _too_few(facts: Facts, rules: TriggerRules) -> str:
     ):
         return ""
     return (
-        f"there are {_labels(facts)}, and drift alone is learned from {rules.min_labels} of "
-        f"{rules.min_label_vehicles}"
+        f"there are {_labels(facts)}, and where no error is known it is learned from "
+        f"{rules.min_labels} of {rules.min_label_vehicles}"
     )
 
 
