@@ -20,11 +20,10 @@ from batteryops.lifecycle.promotion import promote
 from batteryops.lifecycle.registration import register
 from batteryops.lifecycle.training import train
 from batteryops.records.identifiers import new_id
-from batteryops.records.labels import Label, Labels
-from batteryops.records.predictions import PredictionLog, PredictionRecord
+from batteryops.records.labels import Label
 from batteryops.registry.mlflow_tracking import CHALLENGER, CHAMPION
 from batteryops.settings import Settings, load_settings
-from lifecycle.updating import VIEW, fleet, old_rows
+from lifecycle.updating import VIEW, fleet, old_rows, put, record
 
 START = datetime(2026, 3, 2, 8, tzinfo=UTC)
 """A Monday."""
@@ -121,7 +120,7 @@ class Days:
         )
         requests = [new_id() for _ in range(some.height)]
         registry = open_registry(self.settings)
-        records: list[PredictionRecord] = []
+        records = []
         for role in (CHAMPION, CHALLENGER):
             version = registry.find_alias(role)
             if version is None:
@@ -137,37 +136,28 @@ class Days:
                     told = answer if said_ah is None else said_ah
                 failed = not served and number < failing * some.height
                 records.append(
-                    PredictionRecord(
-                        prediction_id=new_id(),
+                    record(
+                        row["at"],
+                        row,
                         request_id=requests[number],
-                        answered_at=row["at"],
-                        vehicle_id=row["asset_id"],
                         model_name=self.settings.registry.model_name,
                         model_version=str(version.version),
                         package_fingerprint=package.fingerprint,
                         role=role,
-                        features={name: row[name] for name in package.view.names},
                         capacity_ah=told,
                         soh=told / 2.0,
                         latency_ms=2.0 * (1.0 if served else slower),
-                        capacity_low_ah=told - 0.1,
-                        capacity_high_ah=told + 0.1,
                         status="failed" if failed else "ok",
                         served=served,
                     )
                 )
         self.driven += 1
         self.clock.move_to(self.now)
-        with PredictionLog(self.settings.predictions_url) as log:
-            log.append(records)
-        if labelled:
-            with Labels(self.settings.predictions_url) as labels:
-                labels.add(
-                    [
-                        Label(row["asset_id"], row["at"], row["capacity_ah"], "bench")
-                        for row in some.iter_rows(named=True)
-                    ]
-                )
+        labels = [
+            Label(row["asset_id"], row["at"], row["capacity_ah"], "bench")
+            for row in some.iter_rows(named=True)
+        ]
+        put(self.settings, records, labels if labelled else [])
         return self.now
 
     def check(self, progress: Progress | None = None) -> Checked:
