@@ -206,6 +206,8 @@ def _promote(loop: Loop, run: RetrainingRun, registry: ModelRegistry) -> Retrain
         except GateError as error:
             registry.archive(version)
             return loop.move(run, "rejected", why=str(error))
+    else:  # a process was killed after it moved the alias: nobody challenges itself
+        registry.set_alias(version, CHAMPION)
     if registry.version(champion).status != "archived":
         registry.archive(champion)
     fingerprint = registry.version(version).package_fingerprint or ""
