@@ -132,9 +132,9 @@ def test_good_challengers_are_promoted_sooner_where_they_shadow_than_where_split
     shadowed = [ended(fleet(seed)) for seed in range(20)]
     split = [ended(fleet(seed, paired=False), paired=False) for seed in range(20)]
     assert all(one.decision == "promote" for one in shadowed)
-    promoted = [one for one in split if one.decision == "promote"]
-    assert 0 < len(promoted) < 20
-    assert min(one.days for one in promoted) >= max(7.0, min(one.days for one in shadowed))
+    assert any(one.decision == "promote" for one in split)
+    assert min(one.days for one in split) >= 7.0
+    assert sum(one.days for one in shadowed) < 0.8 * sum(one.days for one in split)
 
 
 def test_the_same_model_again_is_never_promoted() -> None:
@@ -304,7 +304,7 @@ def test_many_questions_that_one_model_alone_answered_hold_a_promotion_back() ->
 
 
 def test_a_group_of_few_vehicles_decides_nothing_and_is_named() -> None:
-    champion, challenger = fleet(vehicles=24)
+    champion, challenger = fleet(vehicles=42)  # 21 of each profile, 14 of each band
     found = judge(Trial(champion, challenger, paired=True, days=9.0))
     assert found.decision == "promote"
     assert found.reasons[-1] == (

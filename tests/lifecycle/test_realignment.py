@@ -202,6 +202,16 @@ def test_rows_without_a_time_are_all_of_before() -> None:
     assert_frame_equal(moved.drop(TIME), table.drop(TIME))
 
 
+def test_of_rows_that_were_kept_those_of_after_stay_as_they_are() -> None:
+    """Rows of a recording have no time; those that were learned from the log have theirs."""
+    step = Realignment("x", 1.0, -900.0, BEGAN)
+    kept = pl.DataFrame(
+        {"x": [1000.0, 1000.0, 1000.0], "answered_at": [None, BEGAN - HOUR, BEGAN]},
+        schema_overrides={"answered_at": pl.Datetime("us", "UTC")},
+    )
+    assert realign(kept, [step])["x"].to_list() == [100.0, 100.0, 1000.0]
+
+
 def test_a_missing_value_stays_missing() -> None:
     table = rows(3, 6).with_columns(pl.lit(None, pl.Float64).alias(TIME))
     assert realign(table, [Realignment(TIME, 2.0, 0.0, BEGAN)])[TIME].null_count() == 3

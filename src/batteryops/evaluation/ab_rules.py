@@ -25,7 +25,8 @@ class ABRules:
         urgent_days: that such a trial takes.
         urgent_predictions: labelled answers that each model needs in it.
         min_vehicles: of either model with labels; from fewer nothing is concluded.
-        min_group_vehicles: from fewer nothing is concluded of a group.
+        min_group_vehicles: from fewer nothing is concluded of a group: ten vehicles could not show
+            that half the error is no harm.
         margin_share: by how much of the champion's mean error the challenger may be worse in any
             group; about what an effect of 0.2 is where errors are normal.
         max_failed_share: of its questions that the challenger may leave unanswered beyond the
@@ -53,7 +54,7 @@ class ABRules:
     urgent_days: float = 1.0
     urgent_predictions: int = 100
     min_vehicles: int = 10
-    min_group_vehicles: int = 10
+    min_group_vehicles: int = 20
     margin_share: float = 0.15
     max_failed_share: float = 0.01
     min_failures: int = 5

@@ -122,12 +122,13 @@ def realign(table: pl.DataFrame, steps: Sequence[Realignment]) -> pl.DataFrame:
     """Bring rows of before to what they would be now.
 
     Args:
-        table: features, and `answered_at`; rows without that are all of before.
+        table: features, and `answered_at`; rows without that are of before.
         steps: in the order in which they happened.
     """
     for step in steps:
         there = "answered_at" in table.columns
-        old = pl.col("answered_at") < step.since if there else pl.lit(value=True)
+        before = (pl.col("answered_at") < step.since).fill_null(value=True)
+        old = before if there else pl.lit(value=True)
         now = step.factor * pl.col(step.feature) + step.shift
         told = pl.when(old).then(now).otherwise(pl.col(step.feature))
         table = table.with_columns(told.alias(step.feature))

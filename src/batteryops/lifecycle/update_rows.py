@@ -77,7 +77,9 @@ def rows_together(
 
     Args:
         old: as `training_rows.rows_of` gives them.
-        new: `asset_id`, `op_index`, the features, `capacity_ah`; further columns are passed over.
+        new: `asset_id`, `op_index`, the features, `capacity_ah`, and `answered_at` where it is
+            known when a question was asked, which is kept: a later software update concerns what
+            was asked before it. Further columns are passed over.
         view: of the features.
         settings: groups, profiles, and how many rows to learn from.
 
@@ -87,6 +89,8 @@ def rows_together(
     """
     if new.is_empty():
         raise DataError("there are no new labels to learn from")
+    if "answered_at" in new.columns and "answered_at" not in old.columns:
+        old = old.with_columns(answered_at=pl.lit(None, new.schema["answered_at"]))
     key = ["asset_id", *view.names]
     latest = new.unique(key, keep="last", maintain_order=True)
     kept = old.join(latest.select(key), on=key, how="anti", nulls_equal=True, maintain_order="left")

@@ -312,7 +312,7 @@ class TrialSettings(_Section):
     urgent_days: Annotated[float, Field(ge=0)] = 1.0
     urgent_predictions: Annotated[int, Field(ge=2)] = 100
     min_vehicles: Annotated[int, Field(ge=2)] = 10
-    min_group_vehicles: Annotated[int, Field(ge=2)] = 10
+    min_group_vehicles: Annotated[int, Field(ge=2)] = 20
     margin_share: Annotated[float, Field(gt=0)] = 0.15
     max_failed_share: Share = 0.01
     min_failures: int = 5
