@@ -19,7 +19,7 @@ from batteryops.lifecycle.probation_facts import probation_facts
 from batteryops.lifecycle.progress import Progress
 from batteryops.lifecycle.promotion import promote
 from batteryops.lifecycle.rollback import rollback
-from batteryops.lifecycle.servers import wait_until_served
+from batteryops.lifecycle.servers import have_looked, wait_until_served
 from batteryops.lifecycle.trials import judge_trial
 from batteryops.records.leases import Lease
 from batteryops.records.ledger import RETRAINING_ENDED, RETRAINING_STARTED, Ledger
@@ -149,6 +149,7 @@ def _begin_trial(loop: Loop, run: RetrainingRun) -> RetrainingRun:
         except GateError as error:
             registry.archive(version)
             return loop.move(run, "rejected", why=str(error))
+    have_looked(loop.settings)  # what is asked until they do, the challenger does not hear
     return loop.move(run, "trial", champion=champion, trial_since=loop.now.isoformat())
 
 
