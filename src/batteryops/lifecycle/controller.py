@@ -94,7 +94,7 @@ def check(
         if lease is None:
             return Checked(at, f"another controller holds the lease {LEASE!r}", None, ())
         with _kept(leases, lease, rules.lease_s, now):
-            loop = Loop(settings, runs, lease, progress, at)
+            loop = Loop(settings, runs, lease, progress, at, now)
             _note_recent(loop)
             seen = [_go_on(loop, run) for run in runs.on_probation()]
             decision, run = None, runs.open()

@@ -41,6 +41,7 @@ class Loop:
         lease: that the process holds; without it nothing is written.
         progress: told what is being done.
         now: the time of this look, UTC.
+        clock: what it is by now: a candidate takes minutes to make.
     """
 
     settings: Settings
@@ -48,6 +49,7 @@ class Loop:
     lease: Lease
     progress: Progress
     now: datetime
+    clock: Callable[[], datetime]
 
     def move(self, run: RetrainingRun, state: State, /, **document: Any) -> RetrainingRun:  # noqa: ANN401 - any JSON
         """Put on record where the run stands now; its end also on the ledger."""
@@ -150,7 +152,7 @@ def _begin_trial(loop: Loop, run: RetrainingRun) -> RetrainingRun:
             registry.archive(version)
             return loop.move(run, "rejected", why=str(error))
     have_looked(loop.settings)  # what is asked until they do, the challenger does not hear
-    return loop.move(run, "trial", champion=champion, trial_since=loop.now.isoformat())
+    return loop.move(run, "trial", champion=champion, trial_since=loop.clock().isoformat())
 
 
 def _judge(loop: Loop, run: RetrainingRun) -> RetrainingRun | None:
@@ -216,7 +218,7 @@ def _promote(loop: Loop, run: RetrainingRun, registry: ModelRegistry) -> Retrain
     return loop.move(
         run,
         "probation",
-        promoted_at=loop.now.isoformat(),
+        promoted_at=loop.clock().isoformat(),
         servers=[state.to_json() for state in states],
     )
 

@@ -44,8 +44,8 @@ class Controlled:
 
     def look(self, now: datetime) -> LoopWeek:
         """See `Loop`."""
-        monitored = run_monitoring(self._settings, self._progress, now=lambda: now)
-        checked = check(self._settings, self._progress, now=lambda: now)
+        monitored = run_monitoring(self._settings, self._progress)
+        checked = check(self._settings, self._progress)
         before, self._known = self._known, {run.run_id: run for run in self._runs()}
         news = [
             (run, before.get(run.run_id))
