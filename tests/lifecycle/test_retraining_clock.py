@@ -30,7 +30,7 @@ def loop(tmp_path: Path, trained_home: Path, quick_config: Path) -> Iterator[Loo
     with RetrainingRuns(settings.predictions_url) as runs:
         lease = Leases.beside(runs).take("controller", "test", seconds=900, now=datetime.now(UTC))
         assert lease is not None
-        yield Loop(settings, runs, lease, Silent(), NOW)
+        yield Loop(settings, runs, lease, Silent(), NOW, lambda: NOW)
 
 
 def under_way(loop: Loop, state: State, since: datetime) -> RetrainingRun:
