@@ -184,7 +184,11 @@ def drift_alerts(settings: Settings) -> tuple[Rule, ...]:
             description="A feature of `monitoring.critical_features` is in alert, and no sensor "
             "is the cause.",
             meaning="A wish, not an incident: it is shown and opens none.",
-            remedy=("`batteryops train` with the newest labels, then the gates decide.",),
+            remedy=(
+                "A running `batteryops controller` retrains by itself, once there are labels: "
+                "`batteryops retrain list` says how far it is.",
+                "Without one, `batteryops retrain check` does it now.",
+            ),
             keep="30m",
         ),
     )
