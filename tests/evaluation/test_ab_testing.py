@@ -329,9 +329,9 @@ def test_hidden_ends_of_life_can_turn_a_verdict() -> None:
         judge(after(fleet(), 14.0), ABRules(hidden_cost=5.0))
 
 
-def far_off(share: float) -> tuple[Answers, Answers]:
+def far_off(share: float, worse_below_80: float | None = None) -> tuple[Answers, Answers]:
     """A champion that a change put far off; the challenger errs a share of that."""
-    both = fleet(worse=share)
+    both = fleet(worse=share, worse_below_80=worse_below_80)
     return tuple(replace(one, error=8.0 * one.error) for one in both)  # type: ignore[return-value]  # two
 
 
@@ -345,6 +345,18 @@ def test_where_far_more_is_sure_to_be_gained_a_day_is_enough() -> None:
     assert judge(soon, ABRules(urgent_gain_ah=1.0)).decision == "continue"
     assert judge(soon, ABRules(urgent_days=2.5)).reasons == ("2 days, expected 2.5",)
     assert "expected 140" in judge(soon, ABRules(urgent_predictions=140)).reasons[0]
+
+
+def test_where_it_is_urgent_nobody_waits_for_a_group_that_may_be_harmed() -> None:
+    few = ABRules(min_group_vehicles=10)
+    soon = after(far_off(0.2, worse_below_80=1.0), 3.0)
+    found = judge(soon, few)
+    assert found.decision == "promote"
+    assert "urgent, though not shown to be no worse for soh_band <0.8" in found.reasons
+    calm = judge(soon, replace(few, urgent_gain_ah=1.0))
+    assert any(reason.startswith("soh_band <0.8: not shown") for reason in calm.reasons)
+    harmed = judge(after(far_off(0.2, worse_below_80=2.0), 10.0), few)
+    assert harmed.decision == "reject"
 
 
 def test_a_trial_is_not_urgent_for_a_gain_that_chance_may_have_made() -> None:
