@@ -22,6 +22,7 @@ from batteryops.lifecycle.training import train
 from batteryops.records.identifiers import new_id
 from batteryops.records.labels import Label
 from batteryops.registry.mlflow_tracking import CHALLENGER, CHAMPION
+from batteryops.schema import LABEL
 from batteryops.settings import Settings, load_settings
 from lifecycle.updating import VIEW, fleet, old_rows, put, record
 
@@ -84,9 +85,14 @@ class Days:
         """The end of the last day."""
         return START + self.driven * DAY
 
-    def begin(self) -> None:
-        """Train on vehicles of the chemistry that is known, and put that in service."""
-        prepared = prepare_table(old_rows(), VIEW, self.settings, source="the old fleet")
+    def begin(self, *, off_ah: float = 0.0) -> None:
+        """Train on vehicles of the chemistry that is known, and put that in service.
+
+        Args:
+            off_ah: how far off the labels are.
+        """
+        rows = old_rows().with_columns(pl.col(LABEL) + off_ah)
+        prepared = prepare_table(rows, VIEW, self.settings, source="the old fleet")
         trained = train(prepared, self.settings, Silent())
         version = register(trained, self.settings, out=None, progress=Silent()).version.version
         promote(version, self.settings, force=True, reason="it is the first")
@@ -94,8 +100,8 @@ class Days:
     def drive(  # noqa: PLR0913 - what may go wrong on a day
         self,
         *,
-        vehicles: int = VEHICLES,
-        labelled: bool = True,
+        chemistry: str = "LFP",
+        labelled: int = VEHICLES,
         slower: float = 1.0,
         failing: float = 0.0,
         said_ah: float | None = None,
@@ -104,17 +110,16 @@ class Days:
         """Drive a day; the clock stands at its end.
 
         Args:
-            vehicles: that drive.
-            labelled: whether their labels come the same day.
+            chemistry: of their batteries.
+            labelled: vehicles whose labels come the same day.
             slower: how many times as long as the champion the challenger takes.
             failing: share of the questions that the challenger gives no number for.
             said_ah: what the champion answers; None for what its model says.
             off_ah: how far off the challenger's answers are besides.
         """
-        rows = fleet("LFP", vehicles=VEHICLES, cycles=60, seed=2, first=101)
+        rows = fleet(chemistry, vehicles=VEHICLES, cycles=60, seed=2, first=101)
         some = rows.filter(
-            pl.col("op_index").is_between(A_DAY * self.driven + 1, A_DAY * (self.driven + 1)),
-            pl.col("asset_id").is_in([f"EV-{1101 + number}" for number in range(vehicles)]),
+            pl.col("op_index").is_between(A_DAY * self.driven + 1, A_DAY * (self.driven + 1))
         ).with_columns(
             at=self.now + pl.duration(hours=(pl.col("op_index") - 1) % A_DAY * (24 // A_DAY))
         )
@@ -156,8 +161,9 @@ class Days:
         labels = [
             Label(row["asset_id"], row["at"], row["capacity_ah"], "bench")
             for row in some.iter_rows(named=True)
+            if row["asset_id"] < f"EV-{1101 + labelled}"
         ]
-        put(self.settings, records, labels if labelled else [])
+        put(self.settings, records, labels)
         return self.now
 
     def check(self, progress: Progress | None = None) -> Checked:
@@ -186,6 +192,34 @@ class Saved:
         """Remember the home as it is."""
         shutil.copytree(days.settings.home, self.folder / "saved" / name)
         self._driven[name] = days.driven
+
+    def take_course(self, clock: time_machine.Traveller) -> None:
+        """Have a retraining take its whole course, and remember the home where it may turn.
+
+        `asked`: labels were asked for, and did not come yet. `retrain`: they came. `tried`: the
+        challenger stands in service. `trial`: for a day. `probation`: it is the champion. `good`:
+        for two days. `bad`: for one, with answers that no battery can give.
+        """
+        days = Days(self.settings, clock)
+        days.begin()
+        self.save("new", days)
+        days.drive()
+        days.check()
+        self.save("asked", days)
+        days.drive()
+        self.save("retrain", days)
+        days.check()
+        self.save("tried", days)
+        days.drive()
+        self.save("trial", days)
+        days.check()
+        self.save("probation", days)
+        with self.days("probation", clock) as again:
+            again.drive(said_ah=9.9)
+            self.save("bad", again)
+        days.drive()
+        days.drive()
+        self.save("good", days)
 
     @contextmanager
     def copy(self, name: str) -> Iterator[tuple[Path, datetime]]:

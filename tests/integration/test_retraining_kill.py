@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import time_machine
 
-from new_chemistry import LATER, START, Days, Saved
+from new_chemistry import LATER, START, Saved
 
 pytestmark = pytest.mark.integration
 
@@ -66,21 +66,7 @@ class Course:
 def course(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Course]:
     saved = Saved(tmp_path_factory.mktemp("course"))
     with time_machine.travel(START) as clock:
-        days = Days(saved.settings, clock)
-        days.begin()
-        days.drive()
-        days.check()  # asks for labels
-        for name in ("retrain", "trial"):
-            days.drive()
-            saved.save(name, days)
-            days.check()
-        saved.save("promoted", days)
-        days.drive()
-        days.drive()
-        saved.save("good", days)
-        with saved.days("promoted", clock) as days:
-            days.drive(said_ah=9.9)
-            saved.save("bad", days)
+        saved.take_course(clock)
     environment = {name: value for name, value in os.environ.items() if "COVERAGE" not in name}
     paths = [str(Path(__file__).parents[1]), environment.get("PYTHONPATH", "")]
     process = subprocess.Popen(  # noqa: S603 - our own
