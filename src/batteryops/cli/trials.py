@@ -166,7 +166,7 @@ def _show(look: "TrialLook") -> None:
     terminal.table(
         f"version {look.challenger} against version {look.champion}, {verdict.design}, "
         f"{verdict.days:.3g} days",
-        ["model", "asked", "no number", "labelled", "vehicles", "MAE Ah", "p95 ms"],
+        ["model", "asked", "no number", "labelled", "vehicles", "MAE Ah", "median ms"],
         [
             [name, look.asked[name], look.failed[name], *_numbers(facts)]
             for name, facts in (
