@@ -45,7 +45,7 @@ from lifecycle.updating import old_rows
 EVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Points:
+class Points(Silent):
     """Where a look can be killed: counted, and named.
 
     Args:
@@ -61,7 +61,7 @@ class Points:
         self._written: list[str] = []  # by the transaction that is open
 
     def step(self, text: str) -> None:
-        """A point of its own; also what makes this a `Progress`."""
+        """A point of its own."""
         self.passed(f"step: {text}")
 
     def passed(self, name: str) -> None:

@@ -41,7 +41,8 @@ def loop_config(file: Path, **retraining: Any) -> Path:  # noqa: ANN401 - any se
     config: dict[str, Any] = yaml.safe_load(
         (Path(__file__).parents[1] / "config" / "production.yaml").read_text()
     )
-    config["training"]["parameters"] |= {"n_estimators": 20, "max_depth": 4, "n_jobs": 1}
+    small = {"n_estimators": 20, "learning_rate": 0.3, "max_depth": 4, "n_jobs": 1}
+    config["training"]["parameters"] |= small
     config["evaluation"] |= {"bootstrap_resamples": 20, "max_folds": 2, "calibration_folds": 3}
     config["monitoring"] |= {"label_tolerance_days": 0.05}
     trial = config["retraining"]["trial"] | {

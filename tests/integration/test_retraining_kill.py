@@ -25,7 +25,7 @@ pytestmark = pytest.mark.integration
 
 ALL = bool(os.environ.get("ALL_KILLS"))
 PARTS = 4
-TRIED = 4  # one in so many of the points, by default
+TRIED = 4  # one in so many of the points, by default; each part begins at another kind of them
 
 LOOKS = {
     "retrain": "trial",
