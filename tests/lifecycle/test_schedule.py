@@ -20,6 +20,8 @@ from new_chemistry import loop_config
 PATIENCE_S = 60.0
 SOON = 0.02 / 60.0  # minutes
 
+LOOP = "loop"
+
 Heard = queue.Queue[Any]
 
 
@@ -37,7 +39,10 @@ def keeping(settings: Settings, stop: threading.Event | None = None) -> Iterator
     heard: Heard = queue.Queue()
     stop = stop or threading.Event()
     loop = threading.Thread(
-        target=schedule.keep_checking, args=(settings, Silent, heard.put, stop), daemon=True
+        name=LOOP,
+        target=schedule.keep_checking,
+        args=(settings, Silent, heard.put, stop),
+        daemon=True,
     )
     loop.start()
     try:
@@ -146,11 +151,13 @@ def test_what_is_under_way_is_finished_when_it_is_told_to_stop(
     begun, stop = threading.Event(), threading.Event()
 
     def check() -> object:
+        (loop,) = [thread for thread in threading.enumerate() if thread.name == LOOP]
         begun.set()
         assert stop.wait(PATIENCE_S)
-        return "checked"
+        loop.join(0.2)  # which it would be after, were this not waited for
+        return "waited for" if loop.is_alive() else "left behind"
 
     plant(monkeypatch, check, lambda: "monitored")
     with keeping(settings, stop) as heard:
         assert begun.wait(PATIENCE_S)
-    assert "checked" in [heard.get_nowait() for _ in range(heard.qsize())]
+    assert "waited for" in [heard.get_nowait() for _ in range(heard.qsize())]
