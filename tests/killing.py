@@ -21,12 +21,10 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import mlflow.store.model_registry.sqlalchemy_store
-import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 - imported before children are made
-import onnxruntime  # noqa: F401 - likewise
 import sqlalchemy as sa
 import time_machine
 from sqlalchemy.engine.default import DefaultDialect
@@ -195,6 +193,14 @@ def in_child(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     """Answer line by line."""
+    # before children are made, which take seconds less then; whoever reads this module's examples
+    # must not import MLflow, whose warnings are errors there
+    for heavy in (
+        "mlflow.store.model_registry.sqlalchemy_store",
+        "mlflow.store.tracking.sqlalchemy_store",
+        "onnxruntime",
+    ):
+        import_module(heavy)
     for line in sys.stdin:
         asked = json.loads(line)
         settings = load_settings(Path(sys.argv[1]), home=Path(asked["home"]))
