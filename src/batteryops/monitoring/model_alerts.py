@@ -185,7 +185,7 @@ def drift_alerts(settings: Settings) -> tuple[Rule, ...]:
             "is the cause.",
             meaning="A wish, not an incident: it is shown and opens none.",
             remedy=(
-                "A running `batteryops controller` retrains by itself, once there are labels: "
+                "A running `batteryops controller` retrains by itself, once there are labels.",
                 "`batteryops retrain list` says how far it is.",
                 "Without one, `batteryops retrain check` does it now.",
             ),
