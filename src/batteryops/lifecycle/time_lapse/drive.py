@@ -42,7 +42,7 @@ FLEETS: Final = (FROZEN, WEEKLY, AT_ONCE, LOOP)
 
 _TRAINED_BEFORE: Final = timedelta(days=1)
 _CALM: Final = timedelta(days=3.5)  # between two looks
-_HURRY: Final = timedelta(days=1)  # while something goes on; a controller looks every hour
+_HURRY: Final = timedelta(days=1.75)  # while something goes on; a controller looks every hour
 
 Floats = NDArray[np.float64]
 
