@@ -189,8 +189,8 @@ def test_a_package_whose_fingerprint_is_not_that_of_the_ledger_is_not_trusted(
 
 
 def _with_fingerprint(find: Any, version: int, fingerprint: str) -> Any:  # noqa: ANN401 - a method
-    def found(self: ModelRegistry, number: int) -> Any:  # noqa: ANN401 - as it returns
-        given = find(self, number)
+    def found(self: ModelRegistry, number: int, *aliases: Any) -> Any:  # noqa: ANN401 - as it is
+        given = find(self, number, *aliases)
         if number != version:
             return given
         return replace(given, tags={**given.tags, "package_fingerprint": fingerprint})

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from batteryops.lifecycle.time_lapse.clock import Clock
+from batteryops.records import identifiers
 from batteryops.records.identifiers import new_id
 
 THEN = datetime(2025, 3, 9, 2, 0, tzinfo=UTC)
@@ -31,7 +32,10 @@ def clock(tmp_path: Path) -> Clock:
     return Clock.create(tmp_path / "clock", THEN)
 
 
-def test_what_lives_by_it_has_its_time_and_goes_back_to_the_true_one(clock: Clock) -> None:
+def test_what_lives_by_it_has_its_time_and_goes_back_to_the_true_one(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identifiers, "_last_tick", 0)  # what was made before in this process
     true = datetime.now(UTC)
     with clock.lived_by():
         assert THEN <= datetime.now(UTC) < THEN + NEAR
