@@ -82,7 +82,8 @@ def followed(
     tree = cKDTree(before)
     neighbours = min(_NEIGHBOURS, len(before))
     near = [
-        tree.query(points, k=neighbours)[1].reshape(len(points), -1) for points in (before, after)
+        tree.query(points, k=neighbours, workers=-1)[1].reshape(len(points), -1)
+        for points in (before, after)
     ]
     mass = weights[0][ours] / weights[0][ours].sum(), weights[1][theirs] / weights[1][theirs].sum()
     for place in range(reference.shape[1]):
